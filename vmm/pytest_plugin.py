@@ -1,0 +1,1 @@
+"""Pytest plugin of vmm; registered as the entry point `pytest11: vmm`."""
