@@ -1,0 +1,131 @@
+"""The monitors of a world at work, as one automaton whose state is a tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vmm.engine.events import AuditPoint, Event
+from vmm.engine.monitor import Audit, Finding, Monitor, Step, View
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell
+    from vmm.engine.ops import Op
+    from vmm.engine.task import Task
+    from vmm.engine.world import World
+
+States = tuple[Any, ...]
+
+
+class Oracles:
+    """Dispatches steps to the monitors that want to see them; holds no state of a run.
+
+    ``counting`` adds the monitors whose states never repeat; a search leaves them out.
+    """
+
+    def __init__(self, world: World, *, counting: bool) -> None:
+        self.world = world
+        self.monitors = tuple(m for m in world.monitors if counting or not m.counts)
+        self.audits = tuple(m for m in self.monitors if isinstance(m, Audit))
+        self.on_pending = tuple(m for m in self.monitors if m.sees_pending)
+        self.on_stuck = tuple(m for m in self.monitors if m.sees_stuck)
+        self._numbers = {m.name: number for number, m in enumerate(self.monitors)}
+        self._by_event: dict[type[Event], tuple[tuple[int, Monitor], ...]] = {}
+
+    def initial(self) -> States:
+        """The states before the first step."""
+        warm = self.world.monitor_states
+        return tuple(warm[m.name] if m.name in warm else m.initial() for m in self.monitors)
+
+    def _listeners(self, event: type[Event]) -> tuple[tuple[int, Monitor], ...]:
+        found = self._by_event.get(event)
+        if found is None:
+            found = tuple(
+                (n, m) for n, m in enumerate(self.monitors) if issubclass(event, m.events)
+            )
+            self._by_event[event] = found
+        return found
+
+    def step(
+        self, states: States, step: Step, view: View, *, audit: bool = True
+    ) -> tuple[States, tuple[Finding, ...]]:
+        """The states after a step that carries events, and the findings.
+
+        ``audit=False`` leaves the audits to the caller, who does them incrementally.
+        """
+        findings: list[Finding] = []
+        for event in step.events:
+            for number, monitor in self._listeners(type(event)):
+                state, found = monitor.on_event(states[number], event, step, view)
+                if state is not states[number]:
+                    states = (*states[:number], state, *states[number + 1 :])
+                findings.extend(found)
+            if audit and isinstance(event, AuditPoint):
+                findings.extend(self.audit(states, view))
+        return states, tuple(findings)
+
+    def audit(self, states: States, view: View) -> list[Finding]:
+        """All audits, in full."""
+        return [f for m in self.audits for f in m.full(states[self._numbers[m.name]], view)]
+
+    def pending(self, task: Task, op: Op, view: View) -> list[Finding]:
+        """Judge an access as it is published."""
+        return [f for m in self.on_pending for f in m.on_pending(task, op, view)]
+
+    def stuck(self, pending: tuple[Op | None, ...]) -> list[Finding]:
+        """Judge a state that nothing leaves although it is not quiet."""
+        return [f for m in self.on_stuck for f in m.on_stuck(self.world, pending)]
+
+
+class IncrementalAudits:
+    """Audits of one long live run: each looks at what was written since its last look.
+
+    Every ``CHECKPOINT``-th audit point is audited in full as well, and so is the last state. What
+    the full audit finds and the incremental ones had not is reported under its own code, and that
+    an incremental audit missed it is said in the message.
+    """
+
+    CHECKPOINT = 256
+
+    def __init__(self, oracles: Oracles) -> None:
+        self._oracles = oracles
+        self._written: list[dict[Cell[Any], None]] = [{} for _ in oracles.audits]
+        self._listeners: dict[object, tuple[int, ...]] = {}
+        for number, audit in enumerate(oracles.audits):
+            for watched in audit.watched():
+                self._listeners[watched] = (*self._listeners.get(watched, ()), number)
+        self._points = 0
+
+    def note(self, cells: Sequence[Cell[Any]]) -> None:
+        """Remember that these cells were written."""
+        for cell in cells:
+            source: object = cell if cell.array is None else cell.array
+            for number in self._listeners.get(source, ()):
+                self._written[number][cell] = None
+
+    def at_point(self, states: States, view: View) -> list[Finding]:
+        """Audit what was written since the last point; in full at checkpoints."""
+        findings: list[Finding] = []
+        for number, audit in enumerate(self._oracles.audits):
+            written = self._written[number]
+            if written:
+                state = states[self._oracles.monitors.index(audit)]
+                findings.extend(audit.incremental(state, view, tuple(written)))
+                written.clear()
+        self._points += 1
+        if not findings and self._points % self.CHECKPOINT == 0:
+            findings = self.in_full(states, view)
+        return findings
+
+    def in_full(self, states: States, view: View) -> list[Finding]:
+        """The checkpoint: what the full audits find, none of it seen incrementally."""
+        return [
+            Finding(
+                f.code,
+                f"{f.message} (the incremental audit missed it)",
+                f.rule,
+                f.source,
+                f.cells,
+            )
+            for f in self._oracles.audit(states, view)
+        ]
