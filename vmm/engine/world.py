@@ -118,15 +118,18 @@ class World:
                 format=format,
             )
 
-        return CellArray(
+        made = CellArray(
             name, make, default, label=label or (lambda key: f"{name}[{key}]"), content=content
         )
+        self.registry.add(made, name)
+        return made
 
     def _add(self, made: Cell[V]) -> Cell[V]:
         if made.name in self._names:
             raise UsageError(f"two cells are named {made.name!r}: give each its own name")
         self._names[made.name] = None
         self.cells.append(made)
+        self.registry.add(made, made.name)
         for memory in self.live_memories:
             memory.append(made.initial)
         return made

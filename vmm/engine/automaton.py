@@ -1,0 +1,298 @@
+"""Tasks as learned automata: the real coroutine runs only where the table has a gap.
+
+With all shared state in cells and all actions through ops, a task's local state and the result of
+its pending op fix its next op and its next local state. An automaton learns that step by step and
+fuses it with the effect of the op: (local state, values of the cells that the op names) gives its
+edges. A search then works on small integers and resumes a coroutine once for each edge.
+
+A coroutine cannot be copied. To take a second way out of a local state, a fresh one is fed the
+results that led there. The coroutines at the newest local states are kept, so that a straight line
+costs one resumption an edge, however long it is.
+
+Two witnesses: a local state that is reached by a second history is followed from there as well, and
+both must agree. If they do not, the task keeps something that its local state does not show.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vmm.engine.capture import Registry, capture, close, self_test, value_key
+from vmm.engine.events import Event, resolve
+from vmm.engine.live import foreign_await
+from vmm.engine.ops import Choose, Op
+from vmm.errors import CaptureRefused, ForeignAwait, Nondeterminism, UsageError
+
+if TYPE_CHECKING:
+    from vmm.engine.task import Program, Task
+    from vmm.engine.world import World
+
+ENDED = -1
+"""The local state of a task that has returned."""
+
+COROUTINES_KEPT = 512
+"""Suspended coroutines that one automaton keeps, about a kilobyte each."""
+
+SAMPLED = 16
+"""Without ``witnesses``, one local state in so many is still checked from a second history."""
+
+
+class Values:
+    """Immutable values as small ids. Types count: 1, True and 1.0 are three values."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._ids: dict[Hashable, int] = {}
+        self._values: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def intern(self, value: Any, where: str = "a value") -> int:
+        """The id of ``value``; ``where`` names it if it cannot have one."""
+        plain = value.__class__ is int or value.__class__ is str or value is None
+        key = value if plain else self._key(value, where)
+        found = self._ids.setdefault(key, len(self._values))
+        if found == len(self._values):
+            self._values.append(value)
+        return found
+
+    def value(self, number: int) -> Any:
+        """The value of that id: the first one of its kind that was interned."""
+        return self._values[number]
+
+    def _key(self, value: Any, where: str) -> Hashable:
+        try:
+            hash(value)
+        except TypeError:
+            raise CaptureRefused(
+                f"{where}: a {type(value).__qualname__} that can change cannot be shared between "
+                "tasks; use a tuple or a frozen record"
+            ) from None
+        return value_key(value, self._registry, where)
+
+
+class Edge(NamedTuple):
+    """One way in which a pending op comes out, with where that takes its task.
+
+    ``branch`` is None unless the op is a choice; ``writes`` are the cells that change, as (cell
+    index, new value id); ``following`` is the next local state, or ``ENDED``.
+    """
+
+    branch: int | None
+    result: Any
+    writes: tuple[tuple[int, int], ...]
+    following: int
+    events: tuple[Event, ...]
+
+
+class _Arrival(NamedTuple):
+    """How a local state was reached: from ``source``, by its first or second history."""
+
+    source: int
+    history: int
+    result: Any
+
+
+class Automaton:
+    """One task of a world as a table that fills itself in.
+
+    ``ops[local]`` is the pending op of a local state, ``cells[local]`` the indexes of the cells
+    that it names, ``start`` the first local state. Sparse cells may be made while this learns, so
+    an index may lie beyond the cells that the world had before: such a cell is still initial.
+    """
+
+    def __init__(self, task: Task, values: Values, world: World, *, witnesses: bool = True) -> None:
+        require_capture()
+        self.task = task
+        self.ops: list[Op] = []
+        self.cells: list[tuple[int, ...]] = []
+        self._values = values
+        self._results = Values(world.registry)
+        self._world = world
+        self._stride = 1 if witnesses else SAMPLED
+        self._ids: dict[Hashable, int] = {}
+        self._edges: list[dict[tuple[int, ...], tuple[Edge, ...]]] = []
+        self._following: list[dict[int, int]] = []
+        self._arrivals: list[list[_Arrival | None]] = []
+        self._kept: OrderedDict[tuple[int, int], Program] = OrderedDict()
+        self._doubts: list[tuple[int, int]] = []
+        program = task.start()
+        self._function = getattr(program, "__qualname__", task.name)
+        self.start = self._advance(program, None)
+
+    def close(self) -> None:
+        """Discard the coroutines that are kept; what was learned stays."""
+        while self._kept:
+            close(self._kept.popitem()[1])
+
+    def expand(self, local: int, found: tuple[int, ...]) -> tuple[Edge, ...]:
+        """The edges of a local state for the value ids in its cells; none if it is disabled."""
+        edges = self._edges[local].get(found)
+        if edges is None:
+            edges = self._edges[local][found] = self._learn(local, found)
+        return edges
+
+    # --- effects: what the pending op does ---
+
+    def _learn(self, local: int, found: tuple[int, ...]) -> tuple[Edge, ...]:
+        op, cells = self.ops[local], self.cells[local]
+        before = dict(zip(cells, found, strict=True))
+        memory = {cell: self._values.value(number) for cell, number in before.items()}
+        if not op.enabled(memory, self.task.index):
+            return ()
+        if isinstance(op, Choose):
+            return tuple([self._edge(local, n, n, ()) for n in range(op.branches)])
+        result, _ = op.run(memory, self.task.index)
+        after = {
+            cell: self._values.intern(value, f"cell {self._world.cells[cell].name}")
+            for cell, value in memory.items()
+        }
+        writes = tuple([(cell, n) for cell, n in after.items() if n != before[cell]])
+        return (self._edge(local, None, result, writes),)
+
+    def _edge(
+        self, local: int, branch: int | None, result: Any, writes: tuple[tuple[int, int], ...]
+    ) -> Edge:
+        following = self._follow(local, result)
+        return Edge(branch, result, writes, following, resolve(self.ops[local].event, result))
+
+    # --- local states: what the task does next ---
+
+    def _follow(self, local: int, result: Any) -> int:
+        number = self._results.intern(result, f"the result of {self.ops[local].describe()}")
+        following = self._following[local].get(number)
+        if following is None:
+            following = self._resume(_Arrival(local, 0, result))
+            self._following[local][number] = following
+            if len(self._arrivals[local]) > 1:
+                self._doubts.append((local, number))
+            self._settle_doubts()
+        return following
+
+    def _settle_doubts(self) -> None:
+        """Take the edges of local states that have a second history from there as well."""
+        while self._doubts:
+            local, number = self._doubts.pop()
+            expected = self._following[local][number]
+            reached = self._resume(_Arrival(local, 1, self._results.value(number)))
+            if reached != expected:
+                raise self._two_ways(local, expected, reached)
+
+    def _resume(self, arrival: _Arrival) -> int:
+        """Let a coroutine at the source of ``arrival`` go on; gives the local state it gets to."""
+        program = self._kept.pop((arrival.source, arrival.history), None)
+        if program is None:
+            program = self._again(arrival.source, arrival.history)
+        return self._advance(program, arrival)
+
+    def _again(self, local: int, history: int) -> Program:
+        """A fresh coroutine, fed the results that led to a local state."""
+        program = self.task.start()
+        op = self._send(program, None)
+        for result in self._results_to(local, history):
+            if op is None:
+                break
+            op = self._send(program, result)
+        if op is None:
+            raise self._two_ways(local, local, ENDED)
+        if self._ids.get(self._key(program, op)) != local:
+            close(program)
+            raise self._two_ways(local, local, op)
+        return program
+
+    def _results_to(self, local: int, history: int) -> list[Any]:
+        results = []
+        while (arrival := self._arrivals[local][history]) is not None:
+            results.append(arrival.result)
+            local, history = arrival.source, arrival.history
+        return results[::-1]
+
+    def _advance(self, program: Program, arrival: _Arrival | None) -> int:
+        """Resume ``program``; number the local state, and keep the coroutine if it is of use."""
+        op = self._send(program, arrival and arrival.result)
+        if op is None:
+            return ENDED
+        key = self._key(program, op)
+        local = self._ids.setdefault(key, len(self.ops))
+        if local == len(self.ops):
+            self._add(op, arrival)
+            self._keep(local, 0, program)
+        elif len(self._arrivals[local]) == 1 and local % self._stride == 0:
+            self._arrivals[local].append(arrival)
+            self._doubts.extend([(local, number) for number in self._following[local]])
+            self._keep(local, 1, program)
+        else:
+            close(program)
+        return local
+
+    def _add(self, op: Op, arrival: _Arrival | None) -> None:
+        self.ops.append(op)
+        self.cells.append(tuple([cell.index for cell in op.cells]))
+        self._edges.append({})
+        self._following.append({})
+        self._arrivals.append([arrival])
+
+    def _keep(self, local: int, history: int, program: Program) -> None:
+        self._kept[local, history] = program
+        if len(self._kept) > COROUTINES_KEPT:
+            close(self._kept.popitem(last=False)[1])
+
+    # --- coroutines ---
+
+    def _send(self, program: Program, result: Any) -> Op | None:
+        """The op that ``program`` publishes next, or None if it returns."""
+        try:
+            op = program.send(result)
+        except StopIteration:
+            return None
+        if not isinstance(op, Op):
+            message = foreign_await(self.task, program, op)
+            close(program)
+            raise ForeignAwait(message)
+        return op
+
+    def _key(self, program: Program, op: Op) -> Hashable:
+        """The local state: what the coroutine holds, and the op it waits at."""
+        try:
+            return capture(program, self._world.registry, op_key=self._op_key), self._op_key(op)
+        except BaseException:
+            close(program)
+            raise
+
+    def _op_key(self, op: object) -> Hashable:
+        if not isinstance(op, Op):
+            return None
+        operands, rest = op.operands(), None
+        if operands or op.event is not None:
+            where = f"{op.describe()} of task {self.task.name}"
+            rest = value_key((operands, op.event), self._world.registry, where)
+        return type(op), tuple([cell.index for cell in op.cells]), rest
+
+    # --- what went wrong ---
+
+    def _two_ways(self, local: int, expected: int, reached: int | Op) -> Nondeterminism:
+        ops = [self._op_named(expected), self._op_named(reached)]
+        then = " or to ".join(ops) if ops[0] != ops[1] else f"{ops[0]} with other locals"
+        return Nondeterminism(
+            f"task {self.task.name} is not deterministic: function {self._function} comes from "
+            f"{self.ops[local].describe()!r} to {then}, though nothing that it may look at differs;"
+            " let it compute on its own locals only (no globals, clocks, random numbers or shared "
+            "objects)"
+        )
+
+    def _op_named(self, found: int | Op) -> str:
+        if isinstance(found, Op):
+            return repr(found.describe())
+        return "its end" if found == ENDED else repr(self.ops[found].describe())
+
+
+@functools.cache
+def require_capture() -> None:
+    """Refuse to search where the interpreter does not show what a capture needs."""
+    hidden = self_test()
+    if hidden is not None:
+        raise UsageError(hidden)

@@ -1,0 +1,1 @@
+"""Searches over learned automata. Knows nothing of memory management or KVM."""

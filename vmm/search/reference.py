@@ -1,0 +1,379 @@
+"""The reference search: breadth-first, on dictionaries and tuples, short enough to trust.
+
+A state is (value ids of the cells, local states of the tasks, states of the monitors). Faster
+searches are held against this one. What ends and what counts is what a live run does:
+
+- Quiet (every foreground task has ended, no eventual step is enabled) and deadlocked states (not
+  quiet, and only optional steps are enabled) are ends: nothing is expanded from there, although a
+  daemon or an optional task might still move.
+- A step with findings is counted as a transition, but the state behind it is not visited.
+- Breadth-first order makes the counterexample a shortest one.
+
+A cell made while the search runs holds its initial value in all states before. Such values are
+left out at the end of a state, so that it is the same state whenever the cell was made.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vmm.engine.automaton import ENDED, Automaton, Edge, Values
+from vmm.engine.events import Event, Goal
+from vmm.engine.monitor import Change, Finding, Step, View
+from vmm.engine.oracles import Oracles, States
+from vmm.engine.schedule import Schedule
+from vmm.engine.task import TaskKind
+from vmm.search.result import Result, Verdict, inescapable, stuck
+
+if TYPE_CHECKING:
+    from vmm.engine.ops import Op
+    from vmm.engine.world import World
+
+Memory = tuple[int, ...]
+Locals = tuple[int, ...]
+State = tuple[Memory, Locals, States]
+Move = tuple[int, Edge]
+"""A task and an edge that it may take."""
+
+
+Progress = Callable[[int, int], None]
+"""Told after each level: states so far, and how many of them are yet to be expanded."""
+
+
+def search(
+    world: World,
+    *,
+    monitors: bool = True,
+    stop_at_first: bool = True,
+    max_states: int | None = None,
+    witnesses: bool = True,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Visit every reachable state of ``world``.
+
+    ``max_states`` ends the search soon after so many; Ctrl-C ends it as well; both keep what was
+    found. Errors: whatever a task raises, CaptureRefused, ForeignAwait, Nondeterminism.
+    """
+    run = _Search(world, monitors=monitors, witnesses=witnesses, max_states=max_states)
+    try:
+        run.visit_all(stop_at_first=stop_at_first, on_progress=on_progress)
+    finally:
+        run.close()
+    return run.result()
+
+
+class _Search:
+    """The states seen, how each was first reached, and what was found on the way."""
+
+    def __init__(
+        self, world: World, *, monitors: bool, witnesses: bool, max_states: int | None
+    ) -> None:
+        self.world = world
+        self.max_states = max_states
+        self.oracles = Oracles(world, counting=False) if monitors else None
+        self.values = Values(world.registry)
+        self.automata: list[Automaton] = []
+        self.witnesses = witnesses
+        self.initial: list[int] = []
+        self.dense = 0
+
+        self.numbers: dict[State, int] = {}
+        self.paths: list[tuple[int, Move] | None] = []
+        self.depth = self.transitions = self.deadlocks = 0
+        self.unfinished = True
+        self.first: tuple[int, tuple[Finding, ...], Schedule] | None = None
+        self.goals = dict.fromkeys(world.goals, False)
+        self.contents: dict[tuple[tuple[int, int], ...], None] = {}
+        # For livelocks: the graph without optional steps, and where it may well end.
+        self.sources: list[int] = []
+        self.targets: list[int] = []
+        self.ends: list[int] = []
+
+        def of_kind(*kinds: TaskKind) -> tuple[int, ...]:
+            return tuple([task.index for task in world.tasks if task.kind in kinds])
+
+        self.foreground = of_kind(TaskKind.FOREGROUND)
+        self.eventual = of_kind(TaskKind.EVENTUAL)
+        self.optional = of_kind(TaskKind.OPTIONAL)
+        self.waited = of_kind(TaskKind.FOREGROUND, TaskKind.DAEMON, TaskKind.EVENTUAL)
+        self.idle = of_kind(TaskKind.FOREGROUND, TaskKind.DAEMON, TaskKind.OPTIONAL)
+
+    # --- the search ---
+
+    def visit_all(self, *, stop_at_first: bool, on_progress: Progress | None) -> None:
+        """Level by level, so that what is found first is what has the fewest steps."""
+        try:
+            frontier = self.begin()
+            while frontier and not (stop_at_first and self.first):
+                frontier = self.visit_level(frontier)
+                self.depth += bool(frontier)
+                if on_progress is not None:
+                    on_progress(len(self.paths), len(frontier))
+                if self.max_states is not None and len(self.paths) > self.max_states:
+                    return
+            self.unfinished = bool(frontier)
+        except KeyboardInterrupt:
+            return
+        if not self.unfinished:
+            self.find_inescapable()
+
+    def begin(self) -> list[tuple[int, State]]:
+        """The frontier that holds the initial state; empty if that is a finding already."""
+        for task in self.world.tasks:
+            made = Automaton(task, self.values, self.world, witnesses=self.witnesses)
+            self.automata.append(made)
+        self.dense = len(self.world.cells)
+        memory = tuple([self.initial_of(cell) for cell in range(self.dense)])
+        locals_ = tuple([automaton.start for automaton in self.automata])
+        states: States = ()
+        findings: list[Finding] = []
+        if self.oracles is not None:
+            states = self.oracles.initial()
+            for number, local in enumerate(locals_):
+                findings += self.judge_pending(number, local, memory)
+        start = (memory, locals_, states)
+        self.numbers[start] = 0
+        self.paths.append(None)
+        if findings:
+            self.note(findings, 0)
+            return []
+        return [(0, start)]
+
+    def visit_level(self, frontier: Sequence[tuple[int, State]]) -> list[tuple[int, State]]:
+        """Expand all states of one depth; gives those of the next one."""
+        fresh: list[tuple[int, State]] = []
+        numbers, paths = self.numbers, self.paths
+        for number, (memory, locals_, states) in frontier:
+            moves = self.moves(memory, locals_)
+            if not moves:
+                self.end(number, memory, locals_)
+            for move in moves:
+                task, edge = move
+                self.transitions += 1
+                written = self.write(memory, edge.writes) if edge.writes else memory
+                after = (*locals_[:task], edge.following, *locals_[task + 1 :])
+                judged = states
+                if edge.events:
+                    self.reach(edge.events)
+                if self.oracles is not None:
+                    local = locals_[task]
+                    judged, found = self.judge(task, local, edge, memory, written, states)
+                    if found:
+                        self.note(found, number, move)
+                        continue
+                state = (written, after, judged)
+                target = numbers.setdefault(state, len(paths))
+                if target == len(paths):
+                    paths.append((number, move))
+                    fresh.append((target, state))
+                if task not in self.optional:
+                    self.sources.append(number)
+                    self.targets.append(target)
+            if self.max_states is not None and len(paths) > self.max_states:
+                break
+        return fresh
+
+    def moves(self, memory: Memory, locals_: Locals) -> list[Move]:
+        """The enabled edges; none in a quiet or deadlocked state.
+
+        While a foreground task runs, a state ends a run unless some task that is not optional can
+        move; after that, unless an eventual one can. The others are asked only if it goes on.
+        """
+        running = self.is_running(locals_)
+        moves = self.edges(self.waited if running else self.eventual, memory, locals_)
+        if moves:
+            moves += self.edges(self.optional if running else self.idle, memory, locals_)
+        return moves
+
+    def edges(self, tasks: Sequence[int], memory: Memory, locals_: Locals) -> list[Move]:
+        moves = []
+        for task in tasks:
+            local = locals_[task]
+            if local != ENDED:
+                automaton = self.automata[task]
+                try:
+                    found = tuple([memory[cell] for cell in automaton.cells[local]])
+                except IndexError:
+                    found = tuple([self.id_in(memory, c) for c in automaton.cells[local]])
+                moves += [(task, edge) for edge in automaton.expand(local, found)]
+        return moves
+
+    def is_running(self, locals_: Locals) -> bool:
+        return any(locals_[task] != ENDED for task in self.foreground)
+
+    def pending(self, locals_: Locals) -> tuple[Op | None, ...]:
+        """What each task waits to do; None if it has ended."""
+        return tuple(
+            [
+                automaton.ops[local] if local != ENDED else None
+                for automaton, local in zip(self.automata, locals_, strict=True)
+            ]
+        )
+
+    # --- memory ---
+
+    def initial_of(self, cell: int) -> int:
+        while cell >= len(self.initial):
+            made = self.world.cells[len(self.initial)]
+            self.initial.append(self.values.intern(made.initial, f"cell {made.name}"))
+        return self.initial[cell]
+
+    def id_in(self, memory: Memory, cell: int) -> int:
+        return memory[cell] if cell < len(memory) else self.initial_of(cell)
+
+    def value_in(self, memory: Memory, cell: int) -> Any:
+        return self.values.value(self.id_in(memory, cell))
+
+    def write(self, memory: Memory, writes: Sequence[tuple[int, int]]) -> Memory:
+        changed = list(memory)
+        for cell, value in writes:
+            while cell >= len(changed):
+                changed.append(self.initial_of(len(changed)))
+            changed[cell] = value
+        while len(changed) > self.dense and changed[-1] == self.initial_of(len(changed) - 1):
+            del changed[-1]
+        return tuple(changed)
+
+    # --- judgement ---
+
+    def judge(
+        self,
+        task: int,
+        local: int,
+        edge: Edge,
+        before: Memory,
+        after: Memory,
+        states: States,
+    ) -> tuple[States, Sequence[Finding]]:
+        """The monitors' states after a step, and what they find: in the order of a live run."""
+        assert self.oracles is not None
+        if edge.events:
+            cells, values = self.world.cells, self.values
+            changes = tuple(
+                [
+                    Change(cells[cell], self.value_in(before, cell), values.value(new))
+                    for cell, new in edge.writes
+                ]
+            )
+            op = self.automata[task].ops[local]
+            step = Step(self.world.tasks[task], op, edge.result, changes, edge.events)
+            states, found = self.oracles.step(states, step, self.view(after))
+            if found:
+                return states, found
+        return states, self.judge_pending(task, edge.following, after)
+
+    def judge_pending(self, task: int, local: int, memory: Memory) -> Sequence[Finding]:
+        """What the monitors say to the access that a task has just published."""
+        if self.oracles is None or not self.oracles.on_pending or local == ENDED:
+            return ()
+        op = self.automata[task].ops[local]
+        return self.oracles.pending(self.world.tasks[task], op, self.view(memory))
+
+    def view(self, memory: Memory) -> View:
+        return View(lambda cell: self.value_in(memory, cell))
+
+    def reach(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Goal) and event.name in self.goals:
+                self.goals[event.name] = True
+
+    def end(self, number: int, memory: Memory, locals_: Locals) -> None:
+        """Note a quiet or deadlocked state."""
+        self.ends.append(number)
+        content = [
+            (cell.index, self.id_in(memory, cell.index))
+            for cell in self.world.cells
+            if cell.observable
+        ]
+        shown = [
+            (cell, value)
+            for cell, value in content
+            if self.world.cells[cell].array is None or value != self.initial_of(cell)
+        ]
+        self.contents[tuple(shown)] = None
+        if self.is_running(locals_):
+            self.deadlocks += 1
+            pending = self.pending(locals_)
+            found = self.oracles.stuck(pending) if self.oracles is not None else []
+            self.note(found or [stuck(self.world, pending, self.view(memory))], number)
+
+    def note(self, findings: Sequence[Finding], number: int, move: Move | None = None) -> None:
+        """Keep findings in a state, or of a move from there, if none has fewer steps."""
+        if move is not None and move[0] not in self.optional:
+            self.ends.append(number)
+        path = self.path_to(number)
+        if move is not None:
+            path.append(move)
+        if self.first is None or len(path) < self.first[0]:
+            self.first = len(path), tuple(findings), _schedule(path)
+
+    def path_to(self, number: int) -> list[Move]:
+        moves = []
+        while (step := self.paths[number]) is not None:
+            number, move = step
+            moves.append(move)
+        return moves[::-1]
+
+    # --- livelock ---
+
+    def find_inescapable(self) -> None:
+        """Note the first state, if any, from which no end is reached without optional steps.
+
+        A deadlock is an end here, as it is a finding of its own; so is a state with a step that
+        has findings, because nobody has looked behind that step.
+        """
+        back: list[list[int]] = [[] for _ in self.paths]
+        for source, target in zip(self.sources, self.targets, strict=True):
+            back[target].append(source)
+        escapes = bytearray(len(self.paths))
+        reached = list(dict.fromkeys(self.ends))
+        for number in reached:
+            escapes[number] = 1
+        while reached:
+            for source in back[reached.pop()]:
+                if not escapes[source]:
+                    escapes[source] = 1
+                    reached.append(source)
+        lost = escapes.find(0)
+        if lost >= 0:
+            _, locals_, _ = next(itertools.islice(self.numbers, lost, None))
+            self.note([inescapable(self.world, self.pending(locals_))], lost)
+
+    # --- result ---
+
+    def result(self) -> Result:
+        complete = not self.unfinished
+        _, findings, schedule = self.first or (0, (), None)
+        clean = Verdict.CLEAN if complete else Verdict.INCOMPLETE
+        cells = self.world.cells
+        return Result(
+            verdict=Verdict.VIOLATED if findings else clean,
+            complete=complete,
+            states=len(self.paths),
+            transitions=self.transitions,
+            depth=self.depth,
+            deadlocks=self.deadlocks,
+            findings=findings,
+            schedule=schedule,
+            goals=self.goals,
+            terminal=tuple(
+                [
+                    {cells[cell].name: self.values.value(value) for cell, value in content}
+                    for content in self.contents
+                ]
+            ),
+            local_states=tuple([len(automaton.ops) for automaton in self.automata]),
+        )
+
+    def close(self) -> None:
+        for automaton in self.automata:
+            automaton.close()
+
+
+def _schedule(path: Sequence[Move]) -> Schedule:
+    return Schedule(
+        tasks=bytes([task for task, _ in path]),
+        branches=tuple([edge.branch for _, edge in path if edge.branch is not None]),
+    )
