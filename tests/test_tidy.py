@@ -26,6 +26,7 @@ FLOOR = {
     "units": 0,
     "bits": 0,
     "errors": 0,
+    "discovery": 1,
     "engine": 1,
     "search": 2,
     "strategies": 2,

@@ -13,7 +13,7 @@ from vmm.engine.cells import Cell
 from vmm.engine.events import AuditPoint, Event, Goal, resolve
 from vmm.engine.monitor import Change, Finding, Step, View
 from vmm.engine.ops import Choose, Op, Read, Write
-from vmm.engine.oracles import IncrementalAudits, Oracles
+from vmm.engine.oracles import IncrementalAudits, Oracles, stuck
 from vmm.engine.task import Program, Task, TaskKind
 from vmm.engine.trace import BATCH, Digest, Ending, Outcome, TraceStep
 from vmm.errors import ForeignAwait
@@ -67,6 +67,7 @@ class Run:
         self._audits = IncrementalAudits(self.oracles) if self.oracles and incremental else None
         self._view = View(self.memory.__getitem__)
         self._record = record
+        self._asks_always = getattr(picker, "every_step", False)
         self._programs: list[Program | None] = [None] * len(self.tasks)
         self._foreground = sum(task.kind is TaskKind.FOREGROUND for task in self.tasks)
         self._blockers: dict[int, int] = {}
@@ -120,7 +121,7 @@ class Run:
         if self.steps >= self.step_budget:
             self.ending = Ending.STEP_BUDGET
             return None
-        if len(self.ready) == 1:
+        if len(self.ready) == 1 and not self._asks_always:
             return self.ready[0]
         return self.picker.pick(self.ready, self.pending, self.last)
 
@@ -128,7 +129,8 @@ class Run:
         """Let a task's pending op take effect, then let the task publish its next one."""
         op = self.pending[number]
         assert op is not None, "a finished task cannot step"
-        memory, watched, before = self.memory, self.oracles or self._record, ()
+        memory, watched = self.memory, self.oracles or self._record
+        before: tuple[tuple[Cell[Any], Any], ...] = ()
         if watched and op.writes:
             before = tuple([(cell, memory[cell.index]) for cell in op.cells])
         kind = op.__class__
@@ -159,11 +161,12 @@ class Run:
             if self.ending is not None:
                 return
         self._send(number, result)
-        if op.writes and self._wakes(op) or self._became_blocker(number):
+        if (op.writes and self._wakes(op)) or self._became_blocker(number):
             self._refresh()
 
     def _branch(self, op: Op) -> int:
-        branch = self.picker.branch(op.branches) if op.branches > 1 else 0
+        asks = op.branches > 1 or self._asks_always
+        branch = self.picker.branch(op.branches) if asks else 0
         self.branches.append(branch)
         return branch
 
@@ -197,7 +200,7 @@ class Run:
 
     def _wakes(self, op: Op) -> bool:
         blockers = self._blockers
-        return any([blockers.get(cell.index) for cell in op.cells])
+        return any([blockers.get(cell.index) for cell in op.cells])  # noqa: C419 - a list is faster
 
     def _became_blocker(self, number: int) -> bool:
         op = self.pending[number]
@@ -221,12 +224,14 @@ class Run:
         elif all(kind is TaskKind.OPTIONAL for kind in moving):
             self.ending = Ending.DEADLOCK
             if self.oracles is not None:
-                self.findings.extend(self.oracles.stuck(tuple(self.pending)))
+                pending = tuple(self.pending)
+                judged = self.oracles.stuck(pending)
+                self.findings.extend(judged or [stuck(self.world, pending, self._view)])
 
     # --- monitors and records ---
 
     def _watch(
-        self, number: int, op: Op, result: object, before: tuple[tuple[Cell[Any], Any], ...]
+        self, number: int, op: Op, result: Any, before: tuple[tuple[Cell[Any], Any], ...]
     ) -> None:
         events = resolve(op.event, result)
         for event in events:

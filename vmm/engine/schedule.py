@@ -26,7 +26,11 @@ CHECKS_MAX = 1024
 
 
 class Picker(Protocol):
-    """A strategy at work on one run. Made anew for each run, so there is nothing to reset."""
+    """A strategy at work on one run. Made anew for each run, so there is nothing to reset.
+
+    It is asked only where there is something to choose; one that must count the steps, such as
+    a recorded schedule, has an attribute ``every_step`` that is true and is asked every time.
+    """
 
     def pick(self, enabled: Sequence[int], pending: Sequence[Op | None], last: int) -> int:
         """Choose one of the enabled tasks (never empty); ``last`` is the one that stepped last."""
@@ -64,15 +68,21 @@ class Recorded(msgspec.Struct, frozen=True):
     digest: str
 
 
-def checks_of(steps: Sequence[tuple[int, int, int]]) -> tuple[int, bytes]:
-    """(stride, checks) of (task, enabled mask, op tag) per step: a rolling byte each stretch."""
-    stride = max(1, -(-len(steps) // CHECKS_MAX))
-    rolling, checks = 0, bytearray()
-    for number, (task, mask, tag) in enumerate(steps, 1):
-        rolling = zlib.crc32(b"%d,%d,%d" % (task, mask, tag), rolling)
-        if number % stride == 0 or number == len(steps):
-            checks.append(rolling & 0xFF)
-    return stride, bytes(checks)
+def rolled(rolling: int, task: int, mask: int, tag: int) -> int:
+    """The rolling check after a step: of the task, the enabled mask, the op's tag."""
+    return zlib.crc32(b"%d,%d,%d" % (task, mask, tag), rolling)
+
+
+def check_stride(steps: int) -> int:
+    """How many steps share a check in the token of a run of that length."""
+    return max(1, -(-steps // CHECKS_MAX))
+
+
+def thinned(checks: bytes) -> bytes:
+    """Of one check per step, those that the token keeps: each stride's last, and the very last."""
+    stride = check_stride(len(checks))
+    kept = checks[stride - 1 :: stride]
+    return kept if len(checks) % stride == 0 else kept + checks[-1:]
 
 
 def encode(recorded: Recorded) -> str:

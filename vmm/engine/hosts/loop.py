@@ -71,10 +71,10 @@ async def drive(run: Run) -> Outcome:
     turns = _Turns(run)
     try:
         run.begin()
+        turns.open(run.next())  # out here, so that what it raises surfaces as itself
         async with anyio.create_task_group() as group:
             for task in run.tasks:
                 group.start_soon(turns.body, task.index, group.cancel_scope, name=task.name)
-            turns.open(run.next())
         if turns.failure is not None:
             raise turns.failure
         return run.outcome()
