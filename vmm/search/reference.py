@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from vmm.engine.automaton import ENDED, Automaton, Edge, Values
 from vmm.engine.events import Event, Goal
 from vmm.engine.monitor import Change, Finding, Step, View
-from vmm.engine.oracles import Oracles, States
+from vmm.engine.oracles import Oracles, States, stuck
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
-from vmm.search.result import Result, Verdict, inescapable, stuck
+from vmm.search.result import Result, Verdict, inescapable
 
 if TYPE_CHECKING:
     from vmm.engine.ops import Op

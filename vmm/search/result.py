@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.monitor import Finding, View
+from vmm.engine.monitor import Finding
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
 
@@ -49,23 +49,6 @@ class Result:
     def terminal_states(self) -> int:
         """How many distinct contents a run can end with."""
         return len(self.terminal)
-
-
-def stuck(world: World, pending: Sequence[Op | None], view: View) -> Finding:
-    """A deadlock on which no monitor has anything to say: who waits for what."""
-    cells, waits = [], []
-    for task, op in zip(world.tasks, pending, strict=True):
-        if op is not None and task.kind is not TaskKind.OPTIONAL:
-            held = ", ".join([f"{cell.name} is {cell.format(view[cell])}" for cell in op.cells])
-            waits.append(f"{task.name}: {op.describe()} ({held})")
-            cells += [cell.name for cell in op.cells]
-    return Finding(
-        code="deadlock/stuck",
-        message=f"nothing can move: {'; '.join(waits)}",
-        rule="while a foreground task has not ended, some task that is not optional can move",
-        source="the definition of deadlock",
-        cells=tuple(dict.fromkeys(cells)),
-    )
 
 
 def inescapable(world: World, pending: Sequence[Op | None]) -> Finding:
