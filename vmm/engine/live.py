@@ -243,7 +243,7 @@ class Run:
             [
                 Change(cell, old, self.memory[cell.index])
                 for cell, old in before
-                if old is not self.memory[cell.index]
+                if _differ(old, self.memory[cell.index])
             ]
         )
         if self._record:
@@ -281,6 +281,11 @@ class Run:
         if findings:
             self.findings.extend(findings)
             self.ending = Ending.FINDING
+
+
+def _differ(old: object, new: object) -> bool:
+    """Whether a write changed anything: by value, because identity is up to the interpreter."""
+    return old is not new and (old != new or type(old) is not type(new))
 
 
 def foreign_await(task: Task, program: Program, awaited: object) -> str:
