@@ -182,7 +182,9 @@ class CellArray(Generic[K, V]):
         return cell
 
     def touched(self) -> Iterator[tuple[K, Cell[V]]]:
-        """The cells made so far, in the order of their keys."""
+        """The cells that may differ from the default, by key: all with content, and those made."""
+        for key in [key for key in self.content if key not in self.cells]:
+            self[key]
         if len(self.sorted_keys) != len(self.cells):
             self.sorted_keys = sorted(self.cells)  # type: ignore[type-var]
         for key in self.sorted_keys:

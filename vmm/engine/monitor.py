@@ -47,7 +47,7 @@ class View:
         return value
 
     def items(self, array: CellArray[Any, V]) -> Iterator[tuple[Any, V]]:
-        """(key, value) of the touched cells that differ from the array's default, by key."""
+        """(key, value) of the cells that differ from the array's default, by key."""
         default = array.default
         for key, cell in array.touched():
             value = self._get(cell.index)
