@@ -97,6 +97,13 @@ class _Arrival(NamedTuple):
     result: Any
 
 
+class _Waiting(NamedTuple):
+    """A suspended coroutine and the op that it has published."""
+
+    program: Program
+    op: Op
+
+
 class Automaton:
     """One task of a world as a table that fills itself in.
 
@@ -118,7 +125,8 @@ class Automaton:
         self._edges: list[dict[tuple[int, ...], tuple[Edge, ...]]] = []
         self._following: list[dict[int, int]] = []
         self._arrivals: list[list[_Arrival | None]] = []
-        self._kept: OrderedDict[tuple[int, int], Program] = OrderedDict()
+        self._op_keys: list[Hashable] = []
+        self._kept: OrderedDict[tuple[int, int], _Waiting] = OrderedDict()
         self._doubts: list[tuple[int, int]] = []
         program = task.start()
         self._function = getattr(program, "__qualname__", task.name)
@@ -127,7 +135,7 @@ class Automaton:
     def close(self) -> None:
         """Discard the coroutines that are kept; what was learned stays."""
         while self._kept:
-            close(self._kept.popitem()[1])
+            close(self._kept.popitem()[1].program)
 
     def expand(self, local: int, found: tuple[int, ...]) -> tuple[Edge, ...]:
         """The edges of a local state for the value ids in its cells; none if it is disabled."""
@@ -139,7 +147,7 @@ class Automaton:
     # --- effects: what the pending op does ---
 
     def _learn(self, local: int, found: tuple[int, ...]) -> tuple[Edge, ...]:
-        op, cells = self.ops[local], self.cells[local]
+        op, cells = self._op_at(local), self.cells[local]
         before = dict(zip(cells, found, strict=True))
         memory = {cell: self._values.value(number) for cell, number in before.items()}
         if not op.enabled(memory, self.task.index):
@@ -157,8 +165,25 @@ class Automaton:
     def _edge(
         self, local: int, branch: int | None, result: Any, writes: tuple[tuple[int, int], ...]
     ) -> Edge:
-        following = self._follow(local, result)
-        return Edge(branch, result, writes, following, resolve(self.ops[local].event, result))
+        events = resolve(self._op_at(local).event, result)
+        return Edge(branch, result, writes, self._follow(local, result), events)
+
+    def _op_at(self, local: int) -> Op:
+        """The pending op as it was published.
+
+        Its functions may close over variables that its coroutine has changed since, when it went
+        on; then the op of another coroutine, one that waits there, takes its place.
+        """
+        op = self.ops[local]
+        try:
+            intact = self._op_key(op) == self._op_keys[local]
+        except CaptureRefused:
+            intact = False
+        if not intact:
+            waiting = self._waiting_at(local, 0)
+            self._keep(local, 0, waiting)
+            op = self.ops[local] = waiting.op
+        return op
 
     # --- local states: what the task does next ---
 
@@ -184,13 +209,14 @@ class Automaton:
 
     def _resume(self, arrival: _Arrival) -> int:
         """Let a coroutine at the source of ``arrival`` go on; gives the local state it gets to."""
-        program = self._kept.pop((arrival.source, arrival.history), None)
-        if program is None:
-            program = self._again(arrival.source, arrival.history)
+        program, _ = self._waiting_at(arrival.source, arrival.history)
         return self._advance(program, arrival)
 
-    def _again(self, local: int, history: int) -> Program:
-        """A fresh coroutine, fed the results that led to a local state."""
+    def _waiting_at(self, local: int, history: int) -> _Waiting:
+        """A coroutine at a local state: one that was kept, or a fresh one that is led there."""
+        kept = self._kept.pop((local, history), None)
+        if kept is not None:
+            return kept
         program = self.task.start()
         op = self._send(program, None)
         for result in self._results_to(local, history):
@@ -202,7 +228,7 @@ class Automaton:
         if self._ids.get(self._key(program, op)) != local:
             close(program)
             raise self._two_ways(local, local, op)
-        return program
+        return _Waiting(program, op)
 
     def _results_to(self, local: int, history: int) -> list[Any]:
         results = []
@@ -219,27 +245,28 @@ class Automaton:
         key = self._key(program, op)
         local = self._ids.setdefault(key, len(self.ops))
         if local == len(self.ops):
-            self._add(op, arrival)
-            self._keep(local, 0, program)
+            self._add(op, key[1], arrival)
+            self._keep(local, 0, _Waiting(program, op))
         elif len(self._arrivals[local]) == 1 and local % self._stride == 0:
             self._arrivals[local].append(arrival)
             self._doubts.extend([(local, number) for number in self._following[local]])
-            self._keep(local, 1, program)
+            self._keep(local, 1, _Waiting(program, op))
         else:
             close(program)
         return local
 
-    def _add(self, op: Op, arrival: _Arrival | None) -> None:
+    def _add(self, op: Op, op_key: Hashable, arrival: _Arrival | None) -> None:
         self.ops.append(op)
         self.cells.append(tuple([cell.index for cell in op.cells]))
+        self._op_keys.append(op_key)
         self._edges.append({})
         self._following.append({})
         self._arrivals.append([arrival])
 
-    def _keep(self, local: int, history: int, program: Program) -> None:
-        self._kept[local, history] = program
+    def _keep(self, local: int, history: int, waiting: _Waiting) -> None:
+        self._kept[local, history] = waiting
         if len(self._kept) > COROUTINES_KEPT:
-            close(self._kept.popitem(last=False)[1])
+            close(self._kept.popitem(last=False)[1].program)
 
     # --- coroutines ---
 
@@ -255,7 +282,7 @@ class Automaton:
             raise ForeignAwait(message)
         return op
 
-    def _key(self, program: Program, op: Op) -> Hashable:
+    def _key(self, program: Program, op: Op) -> tuple[Hashable, Hashable]:
         """The local state: what the coroutine holds, and the op it waits at."""
         try:
             return capture(program, self._world.registry, op_key=self._op_key), self._op_key(op)

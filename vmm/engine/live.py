@@ -67,6 +67,7 @@ class Run:
         self._audits = IncrementalAudits(self.oracles) if self.oracles and incremental else None
         self._view = View(self.memory.__getitem__)
         self._record = record
+        self._watches_all = record or self._audits is not None
         self._asks_always = getattr(picker, "every_step", False)
         self._programs: list[Program | None] = [None] * len(self.tasks)
         self._foreground = sum(task.kind is TaskKind.FOREGROUND for task in self.tasks)
@@ -129,7 +130,8 @@ class Run:
         """Let a task's pending op take effect, then let the task publish its next one."""
         op = self.pending[number]
         assert op is not None, "a finished task cannot step"
-        memory, watched = self.memory, self.oracles or self._record
+        memory = self.memory
+        watched = op.event is not None or self._watches_all
         before: tuple[tuple[Cell[Any], Any], ...] = ()
         if watched and op.writes:
             before = tuple([(cell, memory[cell.index]) for cell in op.cells])
@@ -156,7 +158,7 @@ class Run:
         self.steps += 1
         self.chosen.append(number)
         self.last = number
-        if watched or op.event is not None:
+        if watched:
             self._watch(number, op, result, before)
             if self.ending is not None:
                 return

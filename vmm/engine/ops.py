@@ -283,6 +283,41 @@ class Atomically(Op):
         return f"{self.fn.__name__} {', '.join(c.name for c in self._cells)}"
 
 
+class Observe(Op):
+    """Read several cells in one action: the result is ``fn(*values, *args)``."""
+
+    __slots__ = ("_cells", "args", "fn")
+    kind = "observe"
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        cells: tuple[Cell[Any], ...],
+        args: tuple[Hashable, ...],
+        event: EventSpec,
+    ) -> None:
+        self.fn = fn
+        self._cells = cells
+        self.cell = cells[0]
+        self.args = args
+        self.event = event
+
+    @property
+    def cells(self) -> tuple[Cell[Any], ...]:
+        return self._cells
+
+    def operands(self) -> tuple[Hashable, ...]:
+        return (self.fn, self.args)
+
+    def run(self, memory: Any, task: int) -> tuple[Any, Any]:
+        del task
+        result = self.fn(*[memory[c.index] for c in self._cells], *self.args)
+        return result, result
+
+    def describe(self) -> str:
+        return f"read {', '.join(c.name for c in self._cells)}"
+
+
 class WaitUntil(Op):
     """Disabled until ``pred(*values)`` holds; the result is the values, seen at once."""
 
@@ -427,6 +462,16 @@ def atomically(
 ) -> Trap[R]:
     """One hardware action on several cells: ``fn(*values, *args)`` -> (new values, result)."""
     return trap(Atomically(fn, cells, args, when, event))
+
+
+def observe(
+    fn: Callable[..., R],
+    cells: tuple[Cell[Any], ...],
+    *args: Hashable,
+    event: EventSpec = None,
+) -> Trap[R]:
+    """Read several cells in one action: ``fn(*values, *args)`` is the result."""
+    return trap(Observe(fn, cells, args, event))
 
 
 def mark(goal: str) -> Trap[None]:

@@ -56,6 +56,8 @@ class World:
         self.monitors: list[Monitor] = []
         self.goals: tuple[str, ...] = ()
         self.registry = Registry()
+        self.model: object = None
+        """What the cells belong to: a machine, for tools that know it."""
         self.monitor_states: dict[str, Any] = {}
         self.live_memories: list[list[Any]] = []
         self._names: dict[str, None] = {}

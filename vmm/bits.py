@@ -1,0 +1,74 @@
+"""Bits of x86-64 paging entries (guest and shadow alike) and of the page-fault error code.
+
+Source: Intel SDM vol. 3, 4.5 (4-level paging) and 4.7 (page-fault exceptions).
+"""
+
+from __future__ import annotations
+
+P = 1 << 0
+"""Present."""
+W = 1 << 1
+"""Writable (R/W)."""
+U = 1 << 2
+"""User (U/S)."""
+A = 1 << 5
+"""Accessed."""
+D = 1 << 6
+"""Dirty; leaves only."""
+PS = 1 << 7
+"""Page size: this entry at level 2 or 3 is a leaf."""
+G = 1 << 8
+"""Global; leaves only."""
+NX = 1 << 63
+"""Execute disable."""
+
+FRAME_SHIFT = 12
+FRAME_MASK = ((1 << 52) - 1) & ~((1 << FRAME_SHIFT) - 1)
+RIGHTS = W | U | NX
+"""The bits of an entry that say what may be done through it."""
+
+PFERR_PRESENT = 1 << 0
+PFERR_WRITE = 1 << 1
+PFERR_USER = 1 << 2
+PFERR_FETCH = 1 << 4
+
+
+def frame_of(entry: int) -> int:
+    """Frame number that an entry points to."""
+    return (entry & FRAME_MASK) >> FRAME_SHIFT
+
+
+def make_entry(frame: int, flags: int) -> int:
+    """An entry that points to ``frame``."""
+    return frame << FRAME_SHIFT | flags
+
+
+def combine(upper: int, lower: int) -> int:
+    """Rights of a walk so far with those of the next entry: AND of W and U, OR of NX."""
+    return (upper & lower & (W | U)) | ((upper | lower) & NX)
+
+
+def is_leaf(entry: int, level: int) -> bool:
+    """Whether a present entry of a table of that level maps a page."""
+    return level == 1 or (level in (2, 3) and bool(entry & PS))
+
+
+def describe_rights(entry: int) -> str:
+    """Rights as letters: ``w`` writable, ``u`` user, ``x`` executable; ``-`` for none."""
+    letters = ("w" if entry & W else "") + ("u" if entry & U else "") + ("" if entry & NX else "x")
+    return letters or "-"
+
+
+def format_gpte(entry: int) -> str:
+    """A guest entry for a reader."""
+    if not entry & P:
+        return "not present" if not entry else f"not present ({entry:#x})"
+    large = " large" if entry & PS else ""
+    return f"gfn {frame_of(entry):#x} {describe_rights(entry)}{large}"
+
+
+def format_spte(entry: int) -> str:
+    """A shadow entry for a reader."""
+    if not entry & P:
+        return "not present"
+    return f"pfn {frame_of(entry):#x} {describe_rights(entry)}"

@@ -1,0 +1,165 @@
+"""A physical CPU: TLB, interrupt state, inter-processor interrupts, and its page walker.
+
+An IPI is asynchronous: the sender sets it, and an eventual hardware task delivers it later. A pCPU
+in the host with interrupts on takes it at once (which acknowledges it); with interrupts off it
+stays pending; in guest mode it makes the guest exit at the next instruction boundary.
+
+    sender                        delivery (eventual)             target
+    ipi := sent
+                                  target runs the guest:
+                                  irq := EXITING
+                                                                  boundary: sees EXITING, exits
+                                                                  irq := ON
+                                  takes it: ipi := none
+    sees ipi = none: acknowledged
+
+Source: Intel SDM vol. 3, 10.8 (interrupt acceptance), 25.2 (external-interrupt exits).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmm.bits import P, U, W, combine, frame_of
+from vmm.engine.ops import atomically, observe
+from vmm.engine.world import ModelObject, World
+from vmm.hw import tlb as tlbs
+from vmm.hw.access import AccessKind, permits
+from vmm.hw.events import TlbFlush, WalkRead
+from vmm.hw.tlb import Tlb, TlbEntry, format_tlb
+from vmm.units import Gva, Pfn, page_number, table_index
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell
+
+ROOT_LEVEL = 4
+
+EntryCell = Callable[[int, int], "Cell[int]"]
+"""The cell of entry ``index`` of the table in host frame ``pfn``."""
+
+
+class Irq(enum.Enum):
+    """What an interrupt that arrives now would meet."""
+
+    ON = "host, interrupts on"
+    OFF = "host, interrupts off"
+    GUEST = "guest"
+    EXITING = "guest, exit pending"
+
+
+class Boundary(NamedTuple):
+    """What the processor knows at an instruction boundary."""
+
+    irq: Irq
+    entry: TlbEntry | None
+    root: int
+
+
+class Pcpu(ModelObject):
+    """One physical CPU; vCPU ``number`` runs on it for good (no migration yet).
+
+    ``table_entry`` is how its walker reads paging structures; the machine provides it.
+    """
+
+    def __init__(self, world: World, number: int, *, tagged: bool, table_entry: EntryCell) -> None:
+        self.number = number
+        self.vpid = number + 1
+        self.tagged = tagged
+        self.table_entry = table_entry
+        self.irq = world.cell(f"irq{number}", Irq.ON, marked=True, observable=False, format=_value)
+        self.ipi = world.cell(
+            f"ipi{number}", False, marked=True, observable=False, format=_format_ipi
+        )
+        self.tlb: Cell[Tlb] = world.cell(
+            f"tlb{number}", (), marked=True, observable=False, format=format_tlb
+        )
+
+    # --- interrupts ---
+
+    async def deliver_ipis(self) -> None:
+        """The eventual task that delivers IPIs to this pCPU."""
+        while True:
+            await atomically(_deliver, (self.irq, self.ipi), when=_deliverable)
+
+    # --- translation ---
+
+    async def at_boundary(self, gva: Gva, root: Cell[int]) -> Boundary:
+        """Interrupt state, cached translation of ``gva`` and root: all this pCPU's own."""
+        cells = (self.irq, self.tlb, root)
+        return await observe(_look, cells, self.vpid, page_number(gva))
+
+    async def walk(self, root: Pfn, gva: Gva, kind: AccessKind) -> TlbEntry | None:
+        """Walk the paging structures, one op a level, and cache the translation.
+
+        None if an entry is not present or the rights do not permit the access. Sets no A or D
+        bits: the structures it walks have them set from the start (KVM makes its sptes so).
+        """
+        table, rights = root, W | U
+        for level in range(ROOT_LEVEL, 1, -1):
+            event = WalkRead(self.number, table, gva, level)
+            entry = await self.table_entry(table, table_index(gva, level)).read(event=event)
+            if not entry & P:
+                return None
+            table, rights = Pfn(frame_of(entry)), combine(rights, entry)
+        return await self._read_leaf(table, rights, gva, kind)
+
+    async def _read_leaf(
+        self, table: Pfn, rights: int, gva: Gva, kind: AccessKind
+    ) -> TlbEntry | None:
+        # Read and fill in one op: nobody but this pCPU ever looks into its TLB.
+        return await atomically(
+            _read_and_fill,
+            (self.table_entry(table, table_index(gva, 1)), self.tlb),
+            self.vpid,
+            page_number(gva),
+            rights,
+            kind,
+            event=WalkRead(self.number, table, gva, 1),
+        )
+
+    async def invlpg(self, gva: Gva) -> None:
+        """Drop the entry of one page."""
+        await self.tlb.update(
+            _invlpg, self.vpid, page_number(gva), event=TlbFlush(self.number)
+        )
+
+    async def flush(self) -> None:
+        """Drop all entries of the VPID (or, untagged, all)."""
+        await self.tlb.set((), event=TlbFlush(self.number))
+
+
+def _value(member: enum.Enum) -> str:
+    return str(member.value)
+
+
+def _format_ipi(sent: bool) -> str:  # noqa: FBT001 - a cell's formatter
+    return "sent" if sent else "none"
+
+
+def _deliverable(irq: Irq, ipi: bool) -> bool:  # noqa: FBT001 - values of cells
+    return ipi and irq in (Irq.ON, Irq.GUEST)
+
+
+def _deliver(irq: Irq, ipi: bool) -> tuple[tuple[Irq, bool], None]:  # noqa: FBT001
+    return ((Irq.ON, False) if irq is Irq.ON else (Irq.EXITING, ipi)), None
+
+
+def _look(irq: Irq, tlb: Tlb, root: int, vpid: int, page: int) -> Boundary:
+    return Boundary(irq, tlbs.lookup(tlb, vpid, page), root)
+
+
+def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
+    return tlbs.drop_page(tlb, vpid, page), None
+
+
+def _read_and_fill(
+    entry: int, tlb: Tlb, vpid: int, page: int, rights: int, kind: AccessKind
+) -> tuple[tuple[int, Tlb], TlbEntry | None]:
+    rights = combine(rights, entry)
+    # The host runs with CR0.WP set, whatever the guest's is.
+    if not entry & P or not permits(rights, kind, write_protect=True):
+        return (entry, tlb), None
+    filled = TlbEntry(vpid, page, frame_of(entry), rights)
+    return (entry, tlbs.fill(tlb, filled)), filled

@@ -1,0 +1,68 @@
+"""The shadow MMU of a VM: its lock, its data, and the components that work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vmm.engine.events import AuditPoint
+from vmm.engine.world import ModelObject, World
+from vmm.mmu.fault import PageFault
+from vmm.mmu.guest_walk import GuestWalker
+from vmm.mmu.memslots import Memslots
+from vmm.mmu.page_cache import PageCache
+from vmm.mmu.pte_write import PteWrite
+from vmm.mmu.recycle import Recycle
+from vmm.mmu.rmap import Rmap
+from vmm.mmu.roots import Roots
+from vmm.mmu.shadowing import Shadowing
+from vmm.mmu.spte import SetSpte
+from vmm.mmu.zap import Zap
+
+if TYPE_CHECKING:
+    from vmm.hw.memory import Memory
+    from vmm.mmu.api import Flusher
+
+COMPONENTS: Mapping[str, type[ModelObject]] = {
+    cls.__name__: cls
+    for cls in (GuestWalker, PageFault, PteWrite, Recycle, Roots, SetSpte, Shadowing, Zap)
+}
+"""The classes that a bug may override, by name."""
+
+
+class ShadowMmu(ModelObject):
+    """Everything that mmu_lock guards, and what is done under it.
+
+    ``classes`` gives the component classes by name: COMPONENTS, with a bug's overrides.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        memory: Memory,
+        *,
+        classes: Mapping[str, Any],
+        pages: int,
+        min_free: int,
+        refill: int,
+        host_paging: bool,
+    ) -> None:
+        self.release_events = (AuditPoint("mmu_lock released"),)
+        self.lock = world.lock("mmu_lock", release_event=self.release_events)
+        self.memory = memory
+        self.cache = PageCache(world, self.lock, pages)
+        self.rmap = Rmap(world, self.lock)
+        self.slots = Memslots(world, host_paging=host_paging)
+        self.walker: GuestWalker = classes["GuestWalker"](memory)
+        self.shadowing: Shadowing = classes["Shadowing"](self)
+        self.set_spte: SetSpte = classes["SetSpte"](self)
+        self.zap: Zap = classes["Zap"](self)
+        self.recycle: Recycle = classes["Recycle"](self, min_free, refill)
+        self.roots: Roots = classes["Roots"](self)
+        self.fault: PageFault = classes["PageFault"](self)
+        self.pte_write: PteWrite = classes["PteWrite"](self)
+        self.flusher: Flusher
+
+    def connect(self, flusher: Flusher) -> None:
+        """Say who flushes TLBs; once, before the world is frozen."""
+        self.flusher = flusher

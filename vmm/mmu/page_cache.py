@@ -1,0 +1,131 @@
+"""The shadow page cache: a bounded pool of pages, found by (gfn, role).
+
+Source: KVM cea0f0e7ea (2007). Departs from it in form only: KVM hashes gfns into 256 buckets and
+compares; here every gfn has a bucket of its own. The free pages are kept sorted, since KVM's slab
+promises no order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm.engine.cells import CellArray, Guard
+from vmm.engine.ops import atomically
+from vmm.engine.world import ModelObject, World
+from vmm.errors import InternalError
+from vmm.hw.events import GiveBack, Take
+from vmm.mmu.api import ShadowPageMade
+from vmm.mmu.role import Role
+from vmm.mmu.shadow_page import Header, ShadowPage, make_spte_array
+from vmm.units import Gfn
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell, Lock
+
+Bucket = tuple[tuple[Role, int], ...]
+Numbers = tuple[int, ...]
+
+
+def _format_bucket(bucket: Bucket) -> str:
+    return ", ".join(f"sp{number} {role}" for role, number in bucket) or "not shadowed"
+
+
+class PageCache(ModelObject):
+    """All shadow pages of a VM. Holds: mmu_lock, for everything but ``page_at``."""
+
+    def __init__(self, world: World, lock: Lock, capacity: int) -> None:
+        self.sptes = make_spte_array(world, lock)
+        self.pages = tuple(ShadowPage(world, n, lock, self.sptes) for n in range(capacity))
+        self.free: Cell[Numbers] = world.cell(
+            "free pages", tuple(range(capacity)), guard=Guard.FULL, lock=lock, observable=False
+        )
+        self.active: Cell[Numbers] = world.cell(
+            "active pages", (), guard=Guard.FULL, lock=lock, observable=False
+        )
+        """Oldest first: KVM's list read from its tail."""
+        self.buckets: CellArray[Gfn, Bucket] = world.array(
+            "shadows",
+            (),
+            label=lambda gfn: f"shadows of gfn {gfn:#x}",
+            guard=Guard.FULL,
+            lock=lock,
+            format=_format_bucket,
+        )
+
+    def page_at(self, pfn: int) -> ShadowPage:
+        """The shadow page that lies in a host frame."""
+        return self.pages[pfn - self.pages[0].pfn]
+
+    async def find(self, gfn: Gfn, role: Role) -> ShadowPage | None:
+        """Look a shadow page up by its key."""
+        for found, number in await self.buckets[gfn]:
+            if found == role:
+                return self.pages[number]
+        return None
+
+    async def insert(self, gfn: Gfn, role: Role) -> ShadowPage:
+        """Take a free page into the cache under a key. Errors: the pool is empty."""
+        free = await self.free
+        if not free:
+            raise InternalError("no free shadow page: recycling must run before a page is needed")
+        page = self.pages[free[0]]
+        await atomically(
+            _insert,
+            (self.free, self.active, self.buckets[gfn], page.header),
+            page.number,
+            Header(gfn, role),
+            event=(Take(page.pfn), ShadowPageMade(page.number)),
+        )
+        return page
+
+    async def remove(self, page: ShadowPage, header: Header) -> None:
+        """Give an empty page back to the pool."""
+        await atomically(
+            _remove,
+            (self.free, self.active, self.buckets[header.gfn], page.header),
+            page.number,
+            header,
+            event=GiveBack(page.pfn),
+        )
+
+    async def to_head(self, page: ShadowPage) -> None:
+        """Make a page the youngest: what happens to a zapped page that is still a root."""
+        await self.active.update(_to_head, page.number)
+
+    async def is_shadowed(self, gfn: Gfn) -> bool:
+        """Whether a guest table in this frame is shadowed, so must stay write-protected."""
+        return any(not role.direct for role, _ in await self.buckets[gfn])
+
+
+def _insert(
+    free: Numbers,
+    active: Numbers,
+    bucket: Bucket,
+    old: Header | None,
+    number: int,
+    header: Header,
+) -> tuple[tuple[Numbers, Numbers, Bucket, Header], None]:
+    del old
+    bucket = tuple(sorted((*bucket, (header.role, number))))
+    return (tuple(n for n in free if n != number), (*active, number), bucket, header), None
+
+
+def _remove(
+    free: Numbers,
+    active: Numbers,
+    bucket: Bucket,
+    old: Header | None,
+    number: int,
+    header: Header,
+) -> tuple[tuple[Numbers, Numbers, Bucket, None], None]:
+    del old, header
+    return (
+        tuple(sorted((*free, number))),
+        tuple(n for n in active if n != number),
+        tuple(entry for entry in bucket if entry[1] != number),
+        None,
+    ), None
+
+
+def _to_head(active: Numbers, number: int) -> tuple[Numbers, None]:
+    return (*(n for n in active if n != number), number), None

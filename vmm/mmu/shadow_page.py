@@ -1,0 +1,125 @@
+"""Shadow pages: the tables that the processor walks, and their headers.
+
+Source: KVM cea0f0e7ea (2007).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmm.bits import P, format_spte
+from vmm.engine.cells import CellArray, Guard
+from vmm.engine.ops import atomically
+from vmm.engine.world import ModelObject, World
+from vmm.mmu.role import Role
+from vmm.units import Gfn, Pfn
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell, Lock
+    from vmm.engine.events import EventSpec
+
+FIRST_PFN = Pfn(0x100000)
+"""Host frame of shadow page 0: above any guest frame."""
+
+
+class SpteRef(NamedTuple):
+    """A sptep: entry ``index`` of shadow page ``page``."""
+
+    page: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"sp{self.page}[{self.index}]"
+
+
+Refs = tuple[SpteRef, ...]
+
+
+class Header(NamedTuple):
+    """What a shadow page shadows: the key of the cache."""
+
+    gfn: Gfn
+    role: Role
+
+
+def format_refs(refs: Refs) -> str:
+    """Spteps for a reader."""
+    return ", ".join(map(str, refs)) or "none"
+
+
+def format_header(header: Header | None) -> str:
+    """What a shadow page shadows, for a reader."""
+    return "free" if header is None else f"gfn {header.gfn:#x} {header.role}"
+
+
+class ShadowPage(ModelObject):
+    """One shadow table. Its sptes are read by hardware without the lock, hence write guarded.
+
+    ``present`` indexes the present sptes, so that loops need not visit 512 entries.
+    """
+
+    def __init__(
+        self, world: World, number: int, lock: Lock, sptes: CellArray[SpteRef, int]
+    ) -> None:
+        self.number = number
+        self.pfn = Pfn(FIRST_PFN + number)
+        self.sptes = sptes
+        name = f"sp{number}"
+        self.header: Cell[Header | None] = world.cell(
+            f"{name} header", None, guard=Guard.FULL, lock=lock, format=format_header
+        )
+        self.parents: Cell[Refs] = world.cell(
+            f"{name} parents", (), guard=Guard.FULL, lock=lock, format=format_refs
+        )
+        self.root_count = world.cell(f"{name} root count", 0, guard=Guard.FULL, lock=lock)
+        self.present: Cell[tuple[int, ...]] = world.cell(
+            f"{name} present", (), guard=Guard.FULL, lock=lock, observable=False
+        )
+
+    def __getitem__(self, index: int) -> Cell[int]:
+        return self.sptes[SpteRef(self.number, index)]
+
+    async def set_spte(self, index: int, spte: int, *, event: EventSpec = None) -> None:
+        """Store an spte, whole, in one op; the index of present ones follows atomically.
+
+        Holds: mmu_lock. Source: KVM 0d551bb698 (build the spte in a local, store it once).
+        """
+        await atomically(_store, (self[index], self.present), index, spte, event=event)
+
+
+def make_spte_array(world: World, lock: Lock) -> CellArray[SpteRef, int]:
+    """The sptes of all shadow pages of a VM."""
+    return world.array(
+        "spte",
+        0,
+        label=lambda ref: f"spte {ref}",
+        guard=Guard.WRITE,
+        lock=lock,
+        marked=True,
+        format=format_spte,
+    )
+
+
+def add_ref(refs: Refs, ref: SpteRef) -> tuple[Refs, None]:
+    """Add a sptep, kept sorted: the order is not observable. For ``Cell.update``."""
+    return tuple(sorted((*refs, ref))), None
+
+
+def remove_ref(refs: Refs, ref: SpteRef) -> tuple[Refs, bool]:
+    """Remove a sptep once; the result says whether it was there. For ``Cell.update``."""
+    if ref not in refs:
+        return refs, False
+    at = refs.index(ref)
+    return (*refs[:at], *refs[at + 1 :]), True
+
+
+def _store(
+    old: int, present: tuple[int, ...], index: int, spte: int
+) -> tuple[tuple[int, tuple[int, ...]], None]:
+    del old
+    if bool(spte & P) != (index in present):
+        if spte & P:
+            present = tuple(sorted((*present, index)))
+        else:
+            present = tuple(i for i in present if i != index)
+    return (spte, present), None

@@ -1,0 +1,155 @@
+"""What a scenario file says: a title, a machine or a world, parameters, programs and goals."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vmm.engine.schedule import Picker
+from vmm.engine.world import World
+from vmm.errors import UsageError
+
+Params = Mapping[str, Any]
+"""The parameters of an experiment by name: ints and strings, checked already."""
+
+P = TypeVar("P", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Something that users set with ``-p NAME=VALUE``. The default's type is the value's."""
+
+    name: str
+    default: int | str
+    help: str = ""
+    minimum: int | None = None
+    maximum: int | None = None
+    choices: tuple[int | str, ...] = ()
+
+    def parse(self, given: int | str) -> int | str:
+        """The value meant. Errors: not of the default's type, out of range, not a choice."""
+        value = self._converted(given)
+        if self.choices and value not in self.choices:
+            raise self._error(given, f"one of {', '.join(map(str, self.choices))}")
+        if isinstance(value, int) and not self._in_range(value):
+            low = "any" if self.minimum is None else self.minimum
+            high = "any" if self.maximum is None else self.maximum
+            raise self._error(given, f"a number from {low} to {high}")
+        return value
+
+    def _converted(self, given: int | str) -> int | str:
+        if isinstance(self.default, str):
+            return str(given)
+        try:
+            return int(given, 0) if isinstance(given, str) else int(given)
+        except ValueError:
+            raise self._error(given, "a number") from None
+
+    def _in_range(self, value: int) -> bool:
+        return (self.minimum is None or value >= self.minimum) and (
+            self.maximum is None or value <= self.maximum
+        )
+
+    def _error(self, given: int | str, wanted: str) -> UsageError:
+        return UsageError(f"parameter {self.name}={given}: the value must be {wanted}")
+
+
+@dataclass(eq=False)
+class Scenario:
+    """An experiment that can be run, sampled and exhausted.
+
+    ``machine``: a MachineConfig, or a function of the parameters that gives one; without it, a
+    function marked with ``world`` builds cells and tasks by hand. ``goals`` must each be reached
+    at least once, or nothing was tested. ``bugs``: those that this scenario shows. ``small``:
+    parameters with which a search of all states ends within seconds.
+    """
+
+    title: str
+    source: str
+    machine: Any = None
+    goals: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    bugs: tuple[str, ...] = ()
+    small: Params = field(default_factory=dict)
+
+    vcpus: dict[int, Callable[..., Any]] = field(default_factory=dict, init=False)
+    other_vcpus: Callable[..., Any] | None = field(default=None, init=False)
+    setups: dict[int, Callable[..., Any]] = field(default_factory=dict, init=False)
+    interrupts: dict[int, Callable[..., Any]] = field(default_factory=dict, init=False)
+    hosts: dict[str, Callable[..., Any]] = field(default_factory=dict, init=False)
+    build: Callable[[World, Params], object] | None = field(default=None, init=False)
+    own_picker: Callable[[World, Params], Picker] | None = field(default=None, init=False)
+
+    def vcpu(self, *indexes: int) -> Callable[[P], P]:
+        """Marks the guest program of these vCPUs; of all that have none, if none is named."""
+
+        def mark(program: P) -> P:
+            _check_async(program)
+            if not indexes:
+                self.other_vcpus = program
+            return _note(self.vcpus, indexes, program, "vCPU")
+
+        return mark
+
+    def setup(self, *indexes: int) -> Callable[[P], P]:
+        """Marks a guest program that these vCPUs run alone before the world starts."""
+        return lambda program: _note(self.setups, indexes, program, "set-up of vCPU")
+
+    def interrupt(self, *indexes: int) -> Callable[[P], P]:
+        """Marks the guest's handler of interrupts of these vCPUs."""
+        return lambda program: _note(self.interrupts, indexes, program, "interrupt of vCPU")
+
+    def host(self, *names: str) -> Callable[[P], P]:
+        """Marks the program of a host thread of that name."""
+        return lambda program: _note(self.hosts, names, program, "host thread")
+
+    def world(self, build: P) -> P:
+        """Marks the function ``build(world, params)`` of a scenario without a machine."""
+        self.build = build
+        return build
+
+    def picker(self, make: P) -> P:
+        """Marks ``make(world, params)``: the scenario's own picker, the strategy ``recorded``."""
+        self.own_picker = make
+        return make
+
+    def check(self) -> None:
+        """Errors: neither a machine nor a world, or both."""
+        programs = self.vcpus or self.other_vcpus or self.setups or self.interrupts or self.hosts
+        if self.machine is None and self.build is None:
+            raise UsageError(
+                "SCENARIO has neither a machine nor a world: give it machine=MachineConfig(...), "
+                "or mark a function build(world, params) with @SCENARIO.world"
+            )
+        if self.build is not None and (self.machine is not None or programs):
+            raise UsageError(
+                "SCENARIO has a world of its own, so it can have no machine, vCPUs or host threads"
+            )
+
+    def values(self, given: Params) -> dict[str, int | str]:
+        """The parameters with their defaults filled in. Errors: unknown name, bad value."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name in given:
+            if name not in known:
+                has = f"it has {', '.join(sorted(known))}" if known else "it has none"
+                raise UsageError(f"the scenario has no parameter {name!r}: {has}")
+        return {
+            name: parameter.parse(given.get(name, parameter.default))
+            for name, parameter in known.items()
+        }
+
+
+def _note(programs: dict[Any, Any], keys: tuple[Any, ...], program: P, what: str) -> P:
+    _check_async(program)
+    for key in keys:
+        if key in programs:
+            raise UsageError(f"two programs for {what} {key}: {programs[key].__name__} and this")
+        programs[key] = program
+    return program
+
+
+def _check_async(program: Callable[..., Any]) -> None:
+    if not inspect.iscoroutinefunction(program):
+        raise UsageError(f"{program.__name__} must be `async def`: it is the program of a task")

@@ -1,0 +1,108 @@
+"""Replay: a recorded schedule runs again, and every step is held against the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vmm.engine.live import STEP_BUDGET, Run
+from vmm.engine.schedule import Origin, Picker, Recorded, Schedule, check_stride, rolled, thinned
+from vmm.engine.trace import Outcome, op_tag
+from vmm.engine.world import World
+from vmm.errors import Diverged
+
+Drive = Callable[[Run], Outcome]
+"""A host: drives a run to its end."""
+
+
+class CheckedRun(Run):
+    """A live run that keeps a check of every step, or holds each against a record.
+
+    ``published`` is the task whose newly published op was the finding, if it was not a step.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        picker: Picker,
+        *,
+        expected: Recorded | None = None,
+        record: bool = False,
+        step_budget: int = STEP_BUDGET,
+        incremental: bool = False,
+    ) -> None:
+        super().__init__(
+            world, picker, record=record, step_budget=step_budget, incremental=incremental
+        )
+        self.published: int | None = None
+        self._expected = expected
+        self._rolling = 0
+        self._checks = bytearray()
+
+    def step(self, number: int) -> None:
+        """Check the step, then take it."""
+        op = self.pending[number]
+        assert op is not None, "a finished task cannot step"
+        self._rolling = rolled(self._rolling, number, self.mask, op_tag(op))
+        self._checks.append(self._rolling & 0xFF)
+        if self._expected is not None:
+            self._compare(self._expected, number, op.describe())
+        super().step(number)
+
+    def _compare(self, expected: Recorded, number: int, doing: str) -> None:
+        steps, total = len(self._checks), len(expected.schedule.tasks)
+        stride = check_stride(total)
+        if steps % stride and steps != total:
+            return
+        if self._checks[-1] != expected.checks[(steps - 1) // stride]:
+            first = max(1, steps - stride + 1)
+            where = f"step {steps}" if first == steps else f"one of the steps {first} to {steps}"
+            raise Diverged(
+                f"{where} differs from the record in its task, its op or the enabled tasks; "
+                f"now: {self.tasks[number].name} does `{doing}`, enabled are {self._enabled()}",
+                first,
+            )
+
+    def _enabled(self) -> str:
+        return ", ".join(self.tasks[number].name for number in self.ready)
+
+    def _send(self, number: int, result: Any) -> None:
+        findings = len(self.findings)
+        super()._send(number, result)
+        if len(self.findings) > findings:
+            self.published = number
+
+    def recorded(self, origin: Origin, outcome: Outcome) -> Recorded:
+        """What a token of this run, which is over, carries."""
+        return Recorded(
+            origin=origin,
+            schedule=Schedule(outcome.tasks, outcome.branches),
+            stride=check_stride(outcome.steps),
+            checks=thinned(bytes(self._checks)),
+            digest=outcome.digest,
+        )
+
+
+def replay(
+    world: World, recorded: Recorded, picker: Picker, drive: Drive, *, record: bool = False
+) -> tuple[CheckedRun, Outcome]:
+    """Run the schedule again; ``picker`` takes its choices. Errors: Diverged.
+
+    A record that stops short of the end (a livelock has none) ends with its last step.
+    """
+    total = len(recorded.schedule.tasks)
+    run = CheckedRun(world, picker, expected=recorded, record=record, step_budget=total)
+    outcome = drive(run)
+    if outcome.steps < total:
+        raise Diverged(
+            f"the run is over after {outcome.steps} steps ({outcome.ending.value}), "
+            f"but {total} were recorded",
+            outcome.steps + 1,
+        )
+    if outcome.digest != recorded.digest:
+        raise Diverged(
+            "the same tasks took the same steps, but read or wrote other values (the digests "
+            f"differ: {outcome.digest} now, {recorded.digest} recorded)",
+            total,
+        )
+    return run, outcome

@@ -1,0 +1,68 @@
+"""TLB flushes of other vCPUs: request bit, asynchronous IPI, acknowledgement.
+
+    vCPU 0 (flushes; the spte is changed)  vCPU 1
+    set TLB_FLUSH in requests1
+    send an IPI to pCPU 1
+                                           in the guest: exits at the next boundary
+                                           interrupts on: takes the IPI (acknowledged)
+    sees the acknowledgement, goes on
+                                           interrupts off; takes its requests; flushes; enters
+
+The bit is set before the IPI, so that a vCPU interrupted in the guest sees it before it enters
+again. Interrupts are off from before the bit is tested until the guest runs, so an IPI sent after
+the test stays pending and makes the guest exit at once.
+
+Source: KVM d9e368d612 (2007). A vCPU whose bit was already set gets no second IPI: right as long as
+all flushers hold mmu_lock, since then the first one has been acknowledged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm.engine.ops import wait_until
+from vmm.engine.world import ModelObject
+from vmm.vcpu.vcpu import TLB_FLUSH, Vcpu
+
+if TYPE_CHECKING:
+    from vmm.mmu.api import VcpuState
+
+
+class Flush(ModelObject):
+    """Fulfils the MMU's ``Flusher``. ``vcpus`` are all vCPUs of the VM."""
+
+    def __init__(self, vcpus: tuple[Vcpu, ...]) -> None:
+        self.vcpus = vcpus
+
+    async def flush_remote(self, me: VcpuState | None) -> None:
+        """Make every vCPU flush; once this returns none runs the guest on an old translation.
+
+        Holds: mmu_lock. Ops: a request each, an IPI to each other vCPU, one wait.
+        """
+        interrupted: tuple[Vcpu, ...] = ()
+        for vcpu in self.vcpus:
+            if await self.request_flush(vcpu) and vcpu is not me:
+                await vcpu.pcpu.ipi.set(True)
+                interrupted = (*interrupted, vcpu)
+        if interrupted:
+            await self.wait_for_acks(interrupted)
+
+    async def flush_local(self, me: VcpuState) -> None:
+        """Make ``me``, which is outside the guest, flush before it enters."""
+        await self.request_flush(self.vcpus[me.number])
+
+    async def request_flush(self, vcpu: Vcpu) -> bool:
+        """Set the request bit; whether it was clear."""
+        return await vcpu.requests.update(_set_bit, TLB_FLUSH)
+
+    async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
+        """Wait until each of these has taken its IPI."""
+        await wait_until(tuple(vcpu.pcpu.ipi for vcpu in vcpus), _none_pending)
+
+
+def _set_bit(requests: int, bit: int) -> tuple[int, bool]:
+    return requests | bit, not requests & bit
+
+
+def _none_pending(*ipis: bool) -> bool:
+    return not any(ipis)

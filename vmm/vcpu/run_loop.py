@@ -1,0 +1,150 @@
+"""The run loop of a vCPU: enter the guest, run an instruction, exit, handle.
+
+Entry: interrupts off, publish the mode, take the requests, enter. A request made after they were
+taken comes with an IPI, which stays pending while interrupts are off and ends the guest run at once.
+
+Source: KVM d9e368d612 (2007), 17c3ba9d37 (2007, root loaded before entry); vcpu-requests.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vmm.engine.ops import choose, wait_until
+from vmm.engine.world import ModelObject
+from vmm.hw.access import AccessKind, GuestFault, permits
+from vmm.hw.events import Access
+from vmm.hw.pcpu import Boundary, Irq
+from vmm.mmu.api import NO_ROOT, FaultResult
+from vmm.units import Gva, Hpa, Pfn, page_offset, pfn_to_hpa
+from vmm.vcpu.events import Enter, Exit
+from vmm.vcpu.vcpu import TLB_FLUSH, Apic, Mode, Vcpu
+
+Handler = Callable[[], Coroutine[Any, Any, None]]
+ANY_GVA = Gva(0)
+"""For boundaries at which no address is looked up."""
+
+
+class Translation(NamedTuple):
+    """A host frame for an access; ``cached`` if the TLB gave it."""
+
+    pfn: Pfn
+    cached: bool
+
+    def hpa(self, gva: Gva) -> Hpa:
+        """Where ``gva`` lies."""
+        return Hpa(pfn_to_hpa(self.pfn) + page_offset(gva))
+
+    def access(self, vcpu: Vcpu, gva: Gva, *, write: bool) -> Access:
+        """The event of using this translation."""
+        return Access(vcpu.number, gva, self.pfn, write, self.cached)
+
+
+class RunLoop(ModelObject):
+    """Runs guest instructions. ``handlers``: the guest's interrupt handler of each vCPU, if any."""
+
+    def __init__(self) -> None:
+        self.handlers: Mapping[int, Handler] = MappingProxyType({})
+
+    def connect(self, handlers: Mapping[int, Handler]) -> None:
+        """Give the guest's interrupt handlers; once, before the world is frozen."""
+        self.handlers = MappingProxyType(dict(handlers))
+
+    # --- in and out of the guest ---
+
+    async def enter(self, vcpu: Vcpu) -> None:
+        """Into the guest; the last thing before it is to take the requests."""
+        if await vcpu.root == NO_ROOT:
+            await vcpu.mmu.roots.load(vcpu)
+        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.mode.set(Mode.IN_GUEST_MODE)
+        await self.serve_requests(vcpu)
+        inject = vcpu.number in self.handlers and await vcpu.apic.update(_accept)
+        await vcpu.pcpu.irq.set(Irq.GUEST, event=Enter(vcpu.number))
+        if inject:
+            await self.handlers[vcpu.number]()
+            await vcpu.apic.update(_end_of_interrupt)
+
+    async def serve_requests(self, vcpu: Vcpu) -> None:
+        """Take all requests at once, then serve them. Interrupts are off."""
+        requests = await vcpu.requests.update(_take)
+        if requests & TLB_FLUSH or not vcpu.pcpu.tagged:
+            await vcpu.pcpu.flush()
+
+    async def exit(self, vcpu: Vcpu, reason: str) -> None:
+        """Out of the guest, interrupts on again."""
+        await vcpu.pcpu.irq.set(Irq.OFF, event=Exit(vcpu.number, reason))
+        await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
+        await vcpu.pcpu.irq.set(Irq.ON)
+
+    async def to_boundary(self, vcpu: Vcpu, gva: Gva) -> Boundary:
+        """Be in the guest at an instruction boundary, about to use ``gva``."""
+        while True:
+            boundary = await vcpu.pcpu.at_boundary(gva, vcpu.root)
+            if boundary.irq is Irq.GUEST:
+                return boundary
+            if boundary.irq is Irq.EXITING:
+                await self.exit(vcpu, "external interrupt")
+            await self.enter(vcpu)
+
+    async def leave(self, vcpu: Vcpu, reason: str) -> None:
+        """Exit if the guest runs: the host has something to do for it."""
+        if await vcpu.pcpu.irq is not Irq.ON:
+            await self.exit(vcpu, reason)
+
+    async def halt(self, vcpu: Vcpu) -> None:
+        """HLT until the guest has handled an interrupt."""
+        await self.leave(vcpu, "halt")
+        await wait_until(vcpu.apic, _woken)
+        await self.to_boundary(vcpu, ANY_GVA)
+
+    async def kick(self, vcpu: Vcpu) -> None:
+        """Make a vCPU that runs the guest look at what was set for it; nobody waits for it."""
+        if await vcpu.mode is Mode.IN_GUEST_MODE:
+            await vcpu.pcpu.ipi.set(True)
+
+    # --- memory accesses ---
+
+    async def translate(
+        self, vcpu: Vcpu, gva: Gva, kind: AccessKind
+    ) -> Translation | GuestFault | None:
+        """A translation that permits the access; None if the store must be emulated instead.
+
+        Whether a usable TLB entry is used or walked afresh is the adversary's choice.
+        """
+        while True:
+            boundary = await self.to_boundary(vcpu, gva)
+            entry = boundary.entry
+            usable = entry is not None and permits(entry.rights, kind, write_protect=True)
+            if entry is not None and usable and await choose(2) == 0:
+                return Translation(Pfn(entry.pfn), cached=True)
+            root = vcpu.mmu.cache.pages[boundary.root].pfn
+            walked = await vcpu.pcpu.walk(root, gva, kind)
+            if walked is not None:
+                return Translation(Pfn(walked.pfn), cached=False)
+            await self.exit(vcpu, "page fault")
+            result = await vcpu.mmu.fault.page_fault(vcpu, gva, kind)
+            if isinstance(result, GuestFault):
+                return result
+            if result is FaultResult.EMULATE:
+                return None
+
+
+def _take(requests: int) -> tuple[int, int]:
+    return 0, requests
+
+
+def _accept(apic: Apic) -> tuple[Apic, bool]:
+    if not apic.requested or apic.in_service:
+        return apic, False
+    return Apic(requested=False, in_service=True, served=apic.served), True
+
+
+def _end_of_interrupt(apic: Apic) -> tuple[Apic, None]:
+    return Apic(requested=apic.requested, in_service=False, served=True), None
+
+
+def _woken(apic: Apic) -> bool:
+    return apic.requested or apic.served

@@ -1,0 +1,103 @@
+"""The state of a vCPU."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmm.engine.world import ModelObject, World
+from vmm.mmu.api import NO_ROOT, LastPtWrite
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell
+    from vmm.hw.layout import Layout
+    from vmm.hw.pcpu import Pcpu
+    from vmm.mmu.mmu import ShadowMmu
+    from vmm.vcpu.run_loop import RunLoop
+
+TLB_FLUSH = 1 << 0
+"""Request bit: KVM_REQ_TLB_FLUSH."""
+
+
+class Mode(enum.Enum):
+    """What KVM publishes of a vCPU. Source: KVM d9e368d612 (2007, ``guest_mode``)."""
+
+    OUTSIDE_GUEST_MODE = "outside guest mode"
+    IN_GUEST_MODE = "in guest mode"
+
+
+class Apic(NamedTuple):
+    """A vCPU's interrupt controller, as far as guest IPIs need it.
+
+    ``served`` says that the guest has handled at least one: what a halted guest waits for.
+    """
+
+    requested: bool = False
+    in_service: bool = False
+    served: bool = False
+
+
+def _format_apic(apic: Apic) -> str:
+    names = [name for name, value in zip(apic._fields, apic, strict=True) if value]
+    return " ".join(names).replace("_", " ") or "idle"
+
+
+def _format_requests(requests: int) -> str:
+    return "TLB_FLUSH" if requests & TLB_FLUSH else "none"
+
+
+def _format_root(number: int) -> str:
+    return "none" if number == NO_ROOT else f"sp{number}"
+
+
+class Vcpu(ModelObject):
+    """One vCPU. ``pcpu`` is the processor that it runs on for good."""
+
+    def __init__(
+        self, world: World, pcpu: Pcpu, mmu: ShadowMmu, *, cr3: int, write_protect: bool
+    ) -> None:
+        number = pcpu.number
+        self.number = number
+        self.pcpu = pcpu
+        self.mmu = mmu
+        self.write_protect = write_protect
+        self.mode = world.cell(
+            f"mode{number}",
+            Mode.OUTSIDE_GUEST_MODE,
+            marked=True,
+            observable=False,
+            format=lambda mode: str(mode.value),
+        )
+        self.requests = world.cell(
+            f"requests{number}", 0, marked=True, observable=False, format=_format_requests
+        )
+        self.cr3: Cell[int] = world.cell(f"cr3 of v{number}", cr3, format=hex)
+        self.root: Cell[int] = world.cell(
+            f"root of v{number}", NO_ROOT, marked=True, format=_format_root
+        )
+        self.last_pt_write: Cell[LastPtWrite] = world.cell(
+            f"last pt write of v{number}", LastPtWrite(0, 0), observable=False
+        )
+        self.apic: Cell[Apic] = world.cell(
+            f"apic{number}", Apic(), marked=True, observable=False, format=_format_apic
+        )
+
+
+class Vm(ModelObject):
+    """A wired VM: what guest programs, host threads and monitors are given."""
+
+    def __init__(
+        self,
+        vcpus: tuple[Vcpu, ...],
+        mmu: ShadowMmu,
+        loop: RunLoop,
+        layout: Layout,
+        params: Mapping[str, int | str],
+    ) -> None:
+        self.vcpus = vcpus
+        self.mmu = mmu
+        self.loop = loop
+        self.layout = layout
+        self.params = MappingProxyType(dict(params))
