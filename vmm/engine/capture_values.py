@@ -18,6 +18,7 @@ import operator
 import struct
 import sys
 import types
+import typing
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -203,6 +204,12 @@ def _descriptor(reader: Reader, method: types.MethodDescriptorType) -> Hashable:
     return ("descriptor", _class_key(method.__objclass__, reader.registry), method.__name__)
 
 
+def _new_type(reader: Reader, new_type: typing.NewType) -> Hashable:
+    # Called, it gives back its argument: ``Gfn(await cell)`` keeps it on the stack.
+    del reader
+    return ("new type", new_type.__module__, new_type.__qualname__)
+
+
 def _partial(reader: Reader, value: functools.partial[object]) -> Hashable:
     parts = (value.func, value.args, value.keywords, value.__dict__ or None)
     return ("partial", *map(reader.read, parts))
@@ -279,6 +286,7 @@ _SHARED: dict[type, Handler] = {
     types.GeneratorType: _ended,
     Wrapper: _wrapper,
     functools.partial: _partial,
+    typing.NewType: _new_type,
     **dict.fromkeys(_ITERATORS, _iterator),
     **dict.fromkeys(_DICT_ITERATORS, _dict_iterator),
 }
