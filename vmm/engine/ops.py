@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import types
 import zlib
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from vmm.engine.events import AuditPoint, EventSpec, Goal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmm.engine.cells import Cell, Lock
 
 R = TypeVar("R")
-Trap = Generator["Op", Any, R]
+Trap = Awaitable[R]
 
 
 @types.coroutine
