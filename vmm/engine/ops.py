@@ -58,6 +58,11 @@ class Op:
         """All cells that the op names."""
         return () if self.cell is None else (self.cell,)
 
+    @property
+    def written(self) -> tuple[Cell[Any], ...]:
+        """The cells that the op may change."""
+        return self.cells if self.writes else ()
+
     def operands(self) -> tuple[Hashable, ...]:
         """What tells two ops of one kind on the same cells apart, apart from the event."""
         return ()
@@ -230,12 +235,13 @@ class Release(_CellOp):
 
 
 class Atomically(Op):
-    """One hardware action on several cells.
+    """One hardware action on several cells: the first ``seen`` of them are only read.
 
-    ``fn(*values, *args)`` gives (new values, result); ``when(*values)`` says whether it may happen.
+    ``fn(*values, *args)`` gives (new values of the others, result); ``when(*values)`` says whether
+    it may happen.
     """
 
-    __slots__ = ("_cells", "args", "fn", "when")
+    __slots__ = ("_cells", "args", "fn", "seen", "when")
     kind = "atomically"
     writes = True
     locked = True
@@ -246,6 +252,7 @@ class Atomically(Op):
         cells: tuple[Cell[Any], ...],
         args: tuple[Hashable, ...],
         when: Callable[..., bool] | None,
+        seen: int,
         event: EventSpec,
     ) -> None:
         self.fn = fn
@@ -253,6 +260,7 @@ class Atomically(Op):
         self.cell = cells[0]
         self.args = args
         self.when = when
+        self.seen = seen
         self.event = event
 
     @property
@@ -264,8 +272,12 @@ class Atomically(Op):
     def cells(self) -> tuple[Cell[Any], ...]:
         return self._cells
 
+    @property
+    def written(self) -> tuple[Cell[Any], ...]:
+        return self._cells[self.seen :]
+
     def operands(self) -> tuple[Hashable, ...]:
-        return (self.fn, self.args, self.when)
+        return (self.fn, self.args, self.when, self.seen)
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task
@@ -275,12 +287,12 @@ class Atomically(Op):
         del task
         cells = self._cells
         new, result = self.fn(*[memory[c.index] for c in cells], *self.args)
-        for cell, value in zip(cells, new, strict=True):
+        for cell, value in zip(cells[self.seen :], new, strict=True):
             memory[cell.index] = value
         return result, (result, new)
 
     def describe(self) -> str:
-        return f"{self.fn.__name__} {', '.join(c.name for c in self._cells)}"
+        return f"{_phrase(self.fn)} {', '.join(c.name for c in self.written)}"
 
 
 class Observe(Op):
@@ -351,6 +363,11 @@ class WaitUntil(Op):
 
     def describe(self) -> str:
         return f"wait for {', '.join(c.name for c in self._cells)}"
+
+
+def _phrase(fn: Callable[..., Any]) -> str:
+    """The name of an action's function as a phrase."""
+    return fn.__name__.strip("_").replace("_", " ")
 
 
 class Choose(Op):
@@ -457,11 +474,12 @@ def atomically(
     fn: Callable[..., tuple[tuple[Any, ...], R]],
     cells: tuple[Cell[Any], ...],
     *args: Hashable,
+    reads: tuple[Cell[Any], ...] = (),
     when: Callable[..., bool] | None = None,
     event: EventSpec = None,
 ) -> Trap[R]:
-    """One hardware action on several cells: ``fn(*values, *args)`` -> (new values, result)."""
-    return trap(Atomically(fn, cells, args, when, event))
+    """One hardware action: ``fn(*read values, *values, *args)`` -> (new values, result)."""
+    return trap(Atomically(fn, (*reads, *cells), args, when, len(reads), event))
 
 
 def observe(

@@ -71,6 +71,10 @@ class TsoStore(_BufferOp):
         self.value = value
         self.event = event
 
+    @property
+    def written(self) -> tuple[Cell[Any], ...]:
+        return (self.buffer,)
+
     def operands(self) -> tuple[Hashable, ...]:
         return (self.value,)
 

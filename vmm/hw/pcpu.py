@@ -110,12 +110,13 @@ class Pcpu(ModelObject):
     ) -> TlbEntry | None:
         # Read and fill in one op: nobody but this pCPU ever looks into its TLB.
         return await atomically(
-            _read_and_fill,
-            (self.table_entry(table, table_index(gva, 1)), self.tlb),
+            _fill_from,
+            (self.tlb,),
             self.vpid,
             page_number(gva),
             rights,
             kind,
+            reads=(self.table_entry(table, table_index(gva, 1)),),
             event=WalkRead(self.number, table, gva, 1),
         )
 
@@ -154,12 +155,12 @@ def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
     return tlbs.drop_page(tlb, vpid, page), None
 
 
-def _read_and_fill(
+def _fill_from(
     entry: int, tlb: Tlb, vpid: int, page: int, rights: int, kind: AccessKind
-) -> tuple[tuple[int, Tlb], TlbEntry | None]:
+) -> tuple[tuple[Tlb], TlbEntry | None]:
     rights = combine(rights, entry)
     # The host runs with CR0.WP set, whatever the guest's is.
     if not entry & P or not permits(rights, kind, write_protect=True):
-        return (entry, tlb), None
+        return (tlb,), None
     filled = TlbEntry(vpid, page, frame_of(entry), rights)
-    return (entry, tlbs.fill(tlb, filled)), filled
+    return (tlbs.fill(tlb, filled),), filled

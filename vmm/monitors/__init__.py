@@ -1,0 +1,28 @@
+"""The oracles, one file each.
+
+A file holds ``SPEC = Oracle(...)``. Its ``build(world, vm)`` gives the monitor, or None where it
+has nothing to judge: ``vm`` is None for a world without a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmm.engine.monitor import Finding, Monitor
+from vmm.engine.world import World
+from vmm.vcpu.vcpu import Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """A monitor and what it stands for: the ``rule`` in one sentence, and who says so."""
+
+    title: str
+    source: str
+    rule: str
+    build: Callable[[World, Vm | None], Monitor | None]
+
+    def finding(self, code: str, message: str, *cells: str) -> Finding:
+        """A violation of the rule."""
+        return Finding(code, message, self.rule, self.source, cells)

@@ -1,0 +1,49 @@
+"""Every access to a guarded cell is made by the holder of its lock."""
+
+from __future__ import annotations
+
+from vmm.engine.cells import Guard
+from vmm.engine.monitor import Finding, Monitor, View
+from vmm.engine.ops import Op
+from vmm.engine.task import Task
+from vmm.engine.world import World
+from vmm.monitors import Oracle
+from vmm.vcpu.vcpu import Vm
+
+
+class LockGuard(Monitor):
+    """Judges each access when it is published: only the task itself can take or drop its lock."""
+
+    name = "lock/unguarded"
+    sees_pending = True
+
+    def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
+        found: list[Finding] = []
+        for cell in op.cells:
+            lock = cell.lock
+            if lock is None or view[lock] == task.index + 1:
+                continue
+            if cell.guard is Guard.FULL or (cell.guard is Guard.WRITE and cell in op.written):
+                found.append(
+                    SPEC.finding(
+                        "lock/unguarded",
+                        f"{task.name} is about to {op.describe()} without {lock.name}, "
+                        f"which is {lock.format(view[lock])}",
+                        cell.name,
+                        lock.name,
+                    )
+                )
+        return tuple(found)
+
+
+def _build(world: World, vm: Vm | None) -> LockGuard | None:
+    del vm
+    return LockGuard() if any([cell.lock is not None for cell in world.cells]) else None
+
+
+SPEC = Oracle(
+    title="guarded cells are touched only by the holder of their lock",
+    source="Documentation/virt/kvm/locking.rst; Savage et al., Eraser (1997)",
+    rule="a guarded cell is accessed, and a write-guarded one written, only under its lock",
+    build=_build,
+)

@@ -1,0 +1,153 @@
+"""Audit: what a shadow table maps is what its guest table says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of
+from vmm.engine.cells import Cell, CellArray
+from vmm.engine.events import Event
+from vmm.engine.monitor import Audit, Finding, Step, Verdict, View
+from vmm.engine.world import World
+from vmm.mmu.api import EmulatedStore, EmulatedStoreDone
+from vmm.mmu.memslots import gfn_of
+from vmm.mmu.mmu import ShadowMmu
+from vmm.mmu.role import Role
+from vmm.mmu.shadow_page import Header, SpteRef
+from vmm.monitors import Oracle
+from vmm.units import Gfn, Gpa, entry_gpa, frames_per_entry
+from vmm.vcpu.vcpu import Vm
+
+if TYPE_CHECKING:
+    from typing import Any
+
+Pending = tuple[tuple[int, Gpa], ...]
+
+
+class SpteAgrees(Audit):
+    """The state is the emulated stores that reached memory but not the shadow yet.
+
+    Their gptes are excused; all others must agree whenever mmu_lock is released.
+    """
+
+    name = "audit/spte-agrees"
+    events = (EmulatedStore, EmulatedStoreDone)
+
+    def __init__(self, mmu: ShadowMmu, *, write_protect: bool) -> None:
+        self.mmu = mmu
+        self.write_protect = write_protect
+
+    def initial(self) -> Pending:
+        return ()
+
+    def on_event(self, state: Pending, event: Event, step: Step, view: View) -> Verdict:
+        del step, view
+        if isinstance(event, EmulatedStore):
+            return tuple(sorted((*state, (event.vcpu, event.gpa)))), ()
+        assert isinstance(event, EmulatedStoreDone)
+        return tuple([p for p in state if p != (event.vcpu, event.gpa)]), ()
+
+    def watched(self) -> tuple[Cell[Any] | CellArray[Any, Any], ...]:
+        # A gpte of a shadowed table changes by an emulated store, after which its spte is updated;
+        # what changes behind the MMU's back is seen by the full audit and by write protection.
+        return (self.mmu.cache.sptes,)
+
+    def full(self, state: Pending, view: View) -> tuple[Finding, ...]:
+        found: list[Finding] = []
+        for ref, spte in view.items(self.mmu.cache.sptes):
+            found += self._spte(ref, spte, state, view)
+        return tuple(found)
+
+    def incremental(
+        self, state: Pending, view: View, written: tuple[Cell[Any], ...]
+    ) -> tuple[Finding, ...]:
+        found: list[Finding] = []
+        for cell in written:
+            found += self._spte(cell.key, view[cell], state, view)
+        return tuple(found)
+
+    def _spte(self, ref: SpteRef, spte: int, state: Pending, view: View) -> list[Finding]:
+        header = view[self.mmu.cache.pages[ref.page].header]
+        if header is None or not spte & P or header.role.owner:
+            return []
+        if header.role.direct:
+            return self._direct(ref, spte, header)
+        gpa = entry_gpa(header.gfn, ref.index)
+        if any([gpa == pending for _, pending in state]):
+            return []
+        gpte = view[self.mmu.memory.word(gpa)]
+        wrong = self._disagreement(spte, gpte, header, view)
+        if not wrong:
+            return []
+        word = self.mmu.memory.word(gpa)
+        return [
+            SPEC.finding(
+                "audit/spte-agrees",
+                f"{ref} {wrong}, but {word.name} says {word.format(gpte)}",
+                f"spte {ref}",
+                word.name,
+            )
+        ]
+
+    def _disagreement(self, spte: int, gpte: int, header: Header, view: View) -> str:
+        """What an spte says that its gpte does not; empty if they agree."""
+        if header.role.level == 1:
+            return self._leaf(spte, gpte, header.role)
+        child = view[self.mmu.cache.page_at(frame_of(spte)).header]
+        if child is None:
+            return "points to a freed shadow page"
+        if not gpte & P:
+            return f"links a shadow of gfn {child.gfn:#x}"
+        large = bool(gpte & PS) and header.role.level in (2, 3)
+        table = Gfn(frame_of(gpte) & -frames_per_entry(header.role.level) if large else frame_of(gpte))
+        if child.gfn != table or child.role.direct != large:
+            return f"links a shadow of gfn {child.gfn:#x} ({child.role})"
+        access = combine(header.role.access, gpte)
+        return "" if child.role.access == access else f"links a shadow with rights {child.role}"
+
+    def _leaf(self, spte: int, gpte: int, role: Role) -> str:
+        gfn = gfn_of(frame_of(spte))
+        if not gpte & P or frame_of(gpte) != gfn:
+            return f"maps gfn {gfn:#x}"
+        access = combine(role.access, gpte)
+        if not self.write_protect and not spte & U:
+            # Guest CR0.WP is clear: the supervisor may write, so W is granted and U taken.
+            access |= W
+        more = spte & ~access & (W | U) or access & ~spte & NX
+        if more:
+            return "grants rights that the guest does not"
+        if spte & W and not gpte & D:
+            return "is writable while D is clear, so the first write would not set it"
+        return "" if gpte & A else "is cached while A is clear"
+
+    def _direct(self, ref: SpteRef, spte: int, header: Header) -> list[Finding]:
+        """An spte of a large page's shadow: a fixed stretch of frames."""
+        first = header.gfn + ref.index * frames_per_entry(header.role.level)
+        gfn = gfn_of(frame_of(spte))
+        if header.role.level > 1 or gfn == first:
+            return []
+        return [
+            SPEC.finding(
+                "audit/spte-agrees",
+                f"{ref} of a direct page maps gfn {gfn:#x} instead of {first:#x}",
+                f"spte {ref}",
+            )
+        ]
+
+
+def _build(world: World, vm: Vm | None) -> SpteAgrees | None:
+    del world
+    if vm is None:
+        return None
+    return SpteAgrees(vm.mmu, write_protect=all([vcpu.write_protect for vcpu in vm.vcpus]))
+
+
+SPEC = Oracle(
+    title="a present spte agrees with the gpte that it shadows",
+    source="KVM 37a7d8b046 (2007, audit_mappings); f7d9c7b7b902 (2008)",
+    rule=(
+        "a present spte says what its gpte says, once the table is shadowed and no emulated store "
+        "to it is under way"
+    ),
+    build=_build,
+)

@@ -1,0 +1,121 @@
+"""A shadowed guest table is writable nowhere: not through an spte, not through a stale TLB entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm.bits import P, W, frame_of
+from vmm.engine.cells import Cell, CellArray
+from vmm.engine.events import AuditPoint, Event
+from vmm.engine.monitor import Audit, Finding, Step, Verdict, View
+from vmm.engine.world import World
+from vmm.hw.events import Access
+from vmm.mmu.memslots import gfn_of
+from vmm.mmu.mmu import ShadowMmu
+from vmm.monitors import Oracle
+from vmm.vcpu.vcpu import Vm
+
+if TYPE_CHECKING:
+    from typing import Any
+
+Gfns = tuple[int, ...]
+
+
+class WriteProtection(Audit):
+    """The state is the gfns that were shadowed when mmu_lock was last released.
+
+    From then on protection is claimed, so a native store to one of them is a violation as long as
+    it stays shadowed; between two releases the protection may still be under way.
+    """
+
+    name = "audit/write-protection"
+    events = (Access, AuditPoint)
+
+    def __init__(self, mmu: ShadowMmu) -> None:
+        self.mmu = mmu
+
+    def initial(self) -> Gfns:
+        return ()
+
+    def on_event(self, state: Gfns, event: Event, step: Step, view: View) -> Verdict:
+        del step
+        if isinstance(event, Access):
+            return state, self._access(state, event, view)
+        shadowed = tuple(
+            [
+                gfn
+                for gfn, bucket in view.items(self.mmu.cache.buckets)
+                if any([not role.direct for role, _ in bucket])
+            ]
+        )
+        return state if shadowed == state else shadowed, ()
+
+    def _access(self, state: Gfns, event: Access, view: View) -> tuple[Finding, ...]:
+        gfn = gfn_of(event.pfn)
+        if not event.write or gfn not in state or not self._shadowed(gfn, view):
+            return ()
+        how = "a stale TLB entry" if event.cached else "a walk of the shadow tables"
+        return (
+            SPEC.finding(
+                "audit/write-protection",
+                f"vCPU {event.pcpu} stores to gfn {gfn:#x}, a shadowed page table, through {how}: "
+                "no trap, so the shadow does not follow",
+                f"tlb{event.pcpu}",
+                f"shadows of gfn {gfn:#x}",
+                f"rmap of gfn {gfn:#x}",
+            ),
+        )
+
+    def _shadowed(self, gfn: int, view: View) -> bool:
+        return any([not role.direct for role, _ in view[self.mmu.cache.buckets[gfn]]])  # type: ignore[index]
+
+    # --- the audit of the sptes ---
+
+    def watched(self) -> tuple[Cell[Any] | CellArray[Any, Any], ...]:
+        return (self.mmu.cache.sptes, self.mmu.cache.buckets)
+
+    def full(self, state: Gfns, view: View) -> tuple[Finding, ...]:
+        del state
+        found: list[Finding] = []
+        for gfn, _ in view.items(self.mmu.cache.buckets):
+            found += self._table(gfn, view)
+        return tuple(found)
+
+    def incremental(
+        self, state: Gfns, view: View, written: tuple[Cell[Any], ...]
+    ) -> tuple[Finding, ...]:
+        del state
+        found: list[Finding] = []
+        for cell in written:
+            if cell.array is self.mmu.cache.buckets:
+                found += self._table(cell.key, view)
+            elif view[cell] & P and view[cell] & W:
+                found += self._table(gfn_of(frame_of(view[cell])), view)
+        return tuple(found)
+
+    def _table(self, gfn: int, view: View) -> list[Finding]:
+        if not self._shadowed(gfn, view):
+            return []
+        return [
+            SPEC.finding(
+                "audit/write-protection",
+                f"{ref} maps gfn {gfn:#x} writable although that page table is shadowed",
+                f"spte {ref}",
+                f"shadows of gfn {gfn:#x}",
+            )
+            for ref in view[self.mmu.rmap.chains[gfn]]  # type: ignore[index]
+            if view[self.mmu.cache.sptes[ref]] & W
+        ]
+
+
+def _build(world: World, vm: Vm | None) -> WriteProtection | None:
+    del world
+    return None if vm is None else WriteProtection(vm.mmu)
+
+
+SPEC = Oracle(
+    title="a shadowed guest page table is mapped writable nowhere",
+    source="KVM 374cbac033 and 37a7d8b046 (2007, audit_write_protection); d9e368d612 for TLBs",
+    rule="once a guest page table is shadowed, every guest write to it traps",
+    build=_build,
+)
