@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from vmm.discovery import unknown
 from vmm.engine.schedule import Picker
 from vmm.engine.world import World
 from vmm.errors import UsageError
@@ -133,8 +134,7 @@ class Scenario:
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
-                has = f"it has {', '.join(sorted(known))}" if known else "it has none"
-                raise UsageError(f"the scenario has no parameter {name!r}: {has}")
+                raise unknown("parameter", name, known)
         return {
             name: parameter.parse(given.get(name, parameter.default))
             for name, parameter in known.items()

@@ -84,14 +84,27 @@ class CheckedRun(Run):
 
 
 def replay(
-    world: World, recorded: Recorded, picker: Picker, drive: Drive, *, record: bool = False
+    world: World,
+    recorded: Recorded,
+    picker: Picker,
+    drive: Drive,
+    *,
+    record: bool = False,
+    incremental: bool = False,
 ) -> tuple[CheckedRun, Outcome]:
     """Run the schedule again; ``picker`` takes its choices. Errors: Diverged.
 
     A record that stops short of the end (a livelock has none) ends with its last step.
     """
     total = len(recorded.schedule.tasks)
-    run = CheckedRun(world, picker, expected=recorded, record=record, step_budget=total)
+    run = CheckedRun(
+        world,
+        picker,
+        expected=recorded,
+        record=record,
+        incremental=incremental,
+        step_budget=total,
+    )
     outcome = drive(run)
     if outcome.steps < total:
         raise Diverged(

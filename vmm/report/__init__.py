@@ -1,0 +1,1 @@
+"""Reports: findings and runs as people and other tools read them."""

@@ -1,0 +1,88 @@
+"""One step in one phrase: ``write  gpte 0x1000[0] = gfn 4 w``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vmm.engine.cells import Cell
+from vmm.engine.events import AuditPoint, Event, Goal
+from vmm.engine.ops import Cas, Choose, Op, Read, Update, WaitUntil, Write
+from vmm.engine.trace import TraceStep
+from vmm.engine.tso import TsoDrain, TsoLoad, TsoStore
+
+_KIND_WIDTH = 6
+
+
+def phrase(step: TraceStep) -> str:
+    """What a step did, with the values it read or wrote and what it meant."""
+    notes = [note for event in step.events if (note := _note(event))]
+    meaning = f"   ({', '.join(dict.fromkeys(notes))})" if notes else ""
+    return f"{_action(step)}{meaning}"
+
+
+def intent(op: Op) -> str:
+    """An op that has not taken effect."""
+    match op:
+        case Write():
+            return _line("write", f"{op.cell.name} = {shown(op.cell, op.value)}")
+        case Cas():
+            return _line("cas", f"{op.cell.name} {shown(op.cell, op.old)} -> {_new(op)}")
+        case _:
+            kind, _, rest = op.describe().partition(" ")
+            return _line(kind.lstrip("_"), rest)
+
+
+def shown(cell: Cell[Any], value: Any) -> str:
+    """A cell's value as its owner wants it read."""
+    return cell.format(value)
+
+
+def _action(step: TraceStep) -> str:
+    op, result = step.op, step.result
+    match op:
+        case Read() | TsoLoad():
+            return _line("read", f"{op.cell.name} = {shown(op.cell, result)}")
+        case TsoStore():
+            return _line("store", f"{op.cell.name} = {shown(op.cell, op.value)}   (buffered)")
+        case TsoDrain():
+            return _line("drain", _changes(step) or op.cell.name)
+        case Cas():
+            return f"{intent(op)}   {'ok' if result else 'failed'}"
+        case Update():
+            return _line("update", _changes(step) or f"{op.cell.name}, unchanged")
+        case WaitUntil():
+            return _line("saw", _values(op, result))
+        case Choose():
+            return _line("choose", f"{step.branch} of 0..{op.branches - 1}")
+        case _ if step.changes and not op.may_block and op.kind not in {"write", "release"}:
+            name = getattr(getattr(op, "fn", None), "__name__", op.kind)
+            return f"{name.strip('_').replace('_', ' ')}: {_changes(step)}"
+        case _:
+            return intent(op)
+
+
+def _line(kind: str, rest: str) -> str:
+    return f"{kind:<{_KIND_WIDTH}} {rest}".rstrip()
+
+
+def _new(op: Cas) -> str:
+    return shown(op.cell, op.new)
+
+
+def _changes(step: TraceStep) -> str:
+    """The cells that changed; indexes and other cells nobody should look at only if alone."""
+    changes = [change for change in step.changes if change.cell.observable] or step.changes
+    return ", ".join(f"{c.cell.name} = {shown(c.cell, c.new)}" for c in changes)
+
+
+def _values(op: WaitUntil, values: tuple[Any, ...]) -> str:
+    pairs = zip(op.cells, values, strict=True)
+    return ", ".join(f"{cell.name} = {shown(cell, value)}" for cell, value in pairs)
+
+
+def _note(event: Event) -> str:
+    """The event's name in words; goals and audit points are no news to a reader."""
+    if isinstance(event, Goal | AuditPoint):
+        return ""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(event).__name__).lower()

@@ -1,0 +1,80 @@
+"""The contract that files in ``scenarios/`` implement; they import from here only.
+
+SCENARIO = Scenario(title="...", source="...", machine=MachineConfig(...), goals=("...",))
+
+@SCENARIO.vcpu(0)
+async def reader(cpu: Guest) -> None:
+    await cpu.load(0x400000)
+"""
+
+from vmm.engine.cells import Cell, CellArray, Guard, Lock
+from vmm.engine.events import AuditPoint, Event, Goal
+from vmm.engine.monitor import Audit, Change, Finding, Monitor, Step, View
+from vmm.engine.ops import (
+    Op,
+    atomically,
+    audit_point,
+    choose,
+    fence,
+    mark,
+    observe,
+    wait_until,
+)
+from vmm.engine.schedule import Picker, Schedule
+from vmm.engine.task import TaskKind
+from vmm.engine.tso import tso_drain, tso_load, tso_store
+from vmm.engine.world import ModelObject, World
+from vmm.hw.access import GuestFault
+from vmm.hw.layout import REGION, page
+from vmm.machine import MachineConfig
+from vmm.scenario.contract import Parameter, Params, Scenario
+from vmm.units import PAGE_BYTES, Gfn, Gpa, Gva, Hpa, Pfn
+from vmm.vcpu.guest import Guest
+from vmm.vcpu.host import Host
+
+__all__ = [
+    "PAGE_BYTES",
+    "REGION",
+    "Audit",
+    "AuditPoint",
+    "Cell",
+    "CellArray",
+    "Change",
+    "Event",
+    "Finding",
+    "Gfn",
+    "Goal",
+    "Gpa",
+    "Guard",
+    "Guest",
+    "GuestFault",
+    "Gva",
+    "Host",
+    "Hpa",
+    "Lock",
+    "MachineConfig",
+    "ModelObject",
+    "Monitor",
+    "Op",
+    "Parameter",
+    "Params",
+    "Pfn",
+    "Picker",
+    "Scenario",
+    "Schedule",
+    "Step",
+    "TaskKind",
+    "View",
+    "World",
+    "atomically",
+    "audit_point",
+    "choose",
+    "fence",
+    "mark",
+    "observe",
+    "page",
+    "tso_drain",
+    "tso_load",
+    "tso_store",
+    "wait_until",
+]

@@ -1,0 +1,248 @@
+"""Experiments: a scenario with all that is chosen about it, ready to be run or searched."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from vmm.discovery import discover, unknown
+from vmm.engine.hosts import HOSTS, driver
+from vmm.engine.live import Run
+from vmm.engine.schedule import Origin, Picker, Recorded, Schedule
+from vmm.engine.trace import Outcome
+from vmm.engine.world import World
+from vmm.errors import StaleSchedule, UsageError
+from vmm.machine import COMPONENTS, ERAS, MachineConfig, build_world
+from vmm.programs import Programs
+from vmm.scenario.contract import Scenario
+from vmm.scenario.failures import user_errors
+from vmm.scenario.loading import LoadedScenario, load
+from vmm.search.replay import Drive
+from vmm.strategies import Strategy
+from vmm.strategies.recorded import RecordedPicker
+
+OWN_STRATEGY = "recorded"
+"""The name under which a scenario's own picker goes."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A scenario with parameters, bugs and era; ``world`` builds it afresh each time."""
+
+    loaded: LoadedScenario
+    params: Mapping[str, int | str]
+    bugs: tuple[str, ...]
+    machine: MachineConfig | None
+
+    @property
+    def era(self) -> str | None:
+        """The era of the machine; None without one."""
+        return None if self.machine is None else self.machine.era
+
+    @property
+    def is_long(self) -> bool:
+        """Whether runs are so long that audits should be incremental."""
+        return self.machine is not None and self.machine.long
+
+    @property
+    def origin(self) -> Origin:
+        """What a schedule says of where it was recorded."""
+        return Origin(
+            scenario=self.loaded.name,
+            fingerprint=self.loaded.fingerprint,
+            params=dict(self.params),
+            bugs=self.bugs,
+            era=self.era,
+        )
+
+    def world(self) -> World:
+        """A fresh world. Errors: whatever is wrong in the scenario, in one line."""
+        scenario = self.loaded.scenario
+        with user_errors():
+            if self.machine is None:
+                world = self._own_world(scenario)
+            else:
+                world = build_world(
+                    self.loaded.slug,
+                    self.machine,
+                    _programs(scenario, self.machine.vcpus),
+                    self.params,
+                    overrides=_overrides(self.bugs),
+                    monitors=_monitor_factories(),
+                )
+        world.goals = scenario.goals
+        return world
+
+    def _own_world(self, scenario: Scenario) -> World:
+        assert scenario.build is not None
+        world = World(self.loaded.slug)
+        scenario.build(world, self.params)
+        if not world.tasks:
+            raise UsageError(f"{self.loaded.path}: the world has no task: add some with world.task")
+        made = [factory(world, None) for factory in _monitor_factories()]
+        world.monitors.extend(monitor for monitor in made if monitor is not None)
+        return world
+
+    @property
+    def default_strategy(self) -> str:
+        """The scenario's own picker if it has one."""
+        return OWN_STRATEGY if self.loaded.scenario.own_picker is not None else "random"
+
+    def picker(self, world: World, strategy: str, seed: int) -> Picker:
+        """A picker for one run. Errors: unknown strategy, or one that needs a schedule."""
+        own = self.loaded.scenario.own_picker
+        if strategy == OWN_STRATEGY and own is not None:
+            with user_errors():
+                return own(world, self.params)
+        make = strategy_named(strategy).make
+        if make is None:
+            raise UsageError(f"the strategy {strategy} needs a schedule: give --schedule TOKEN")
+        return make(seed)
+
+    def arguments(self) -> list[str]:
+        """What the command line says to get this experiment."""
+        scenario, words = self.loaded.scenario, [self._shortest_name()]
+        for bug in self.bugs:
+            words += ["--bug", bug]
+        if self.machine is not None and self.machine.era != _machine(scenario, self.params).era:
+            words += ["--era", self.machine.era]
+        defaults = scenario.values({})
+        for name, value in self.params.items():
+            if value != defaults[name]:
+                words += ["-p", f"{name}={value}"]
+        return words
+
+    def _shortest_name(self) -> str:
+        return self.loaded.name
+
+    def command(self, verb: str, *options: str) -> str:
+        """A command line about this experiment."""
+        return shlex.join(["vmm", verb, *self.arguments(), *options])
+
+
+def prepare(
+    loaded: LoadedScenario,
+    *,
+    params: Mapping[str, int | str] | None = None,
+    bugs: Sequence[str] = (),
+    era: str | None = None,
+) -> Experiment:
+    """Check what was chosen. Errors: an unknown name or a bad value, in one line."""
+    scenario = loaded.scenario
+    values = scenario.values(params or {})
+    if scenario.build is not None:
+        if bugs or era is not None:
+            option = f"--bug {bugs[0]}" if bugs else f"--era {era}"
+            raise UsageError(
+                f"{loaded.name} builds its world by hand and has no machine that {option} "
+                "could change: leave it out"
+            )
+        return Experiment(loaded, values, (), None)
+    with user_errors():
+        machine = _machine(scenario, values)
+    if era is not None:
+        machine = replace(machine, era=era)
+    if machine.era not in ERAS:
+        raise unknown("era", machine.era, ERAS)
+    chosen = tuple(dict.fromkeys(bug.replace("_", "-") for bug in bugs))
+    _check_bugs(chosen, machine.era)
+    return Experiment(loaded, values, chosen, machine)
+
+
+def reopen(recorded: Recorded) -> Experiment:
+    """The experiment of a recorded schedule. Errors: StaleSchedule if the scenario was edited."""
+    origin = recorded.origin
+    loaded = load(origin.scenario)
+    if loaded.fingerprint != origin.fingerprint:
+        raise StaleSchedule(
+            f"{loaded.path} was edited since the schedule was recorded (its content has the "
+            f"fingerprint {loaded.fingerprint}, not {origin.fingerprint}): "
+            "restore the file, or record a new schedule"
+        )
+    return prepare(loaded, params=origin.params, bugs=origin.bugs, era=origin.era)
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of that name. Errors: there is none."""
+    modules = discover("vmm.strategies")
+    public = name.replace("_", "-")
+    if public not in modules:
+        raise unknown("strategy", name, modules)
+    spec: Strategy = modules[public].SPEC
+    return spec
+
+
+def recorded_picker(schedule: Schedule) -> Picker:
+    """A picker that takes the recorded choices."""
+    return RecordedPicker(schedule)
+
+
+def host_named(name: str) -> Drive:
+    """What drives a run on that host. Errors: there is none of that name."""
+    if name not in HOSTS:
+        raise unknown("host", name, HOSTS)
+    drive = driver(name)
+
+    def guarded(run: Run) -> Outcome:
+        with user_errors():
+            return drive(run)
+
+    return guarded
+
+
+# --- wiring of machines ---
+
+
+def _machine(scenario: Scenario, params: Mapping[str, Any]) -> MachineConfig:
+    made = scenario.machine(params) if callable(scenario.machine) else scenario.machine
+    if not isinstance(made, MachineConfig):
+        raise UsageError(f"the scenario's machine is a {type(made).__name__}, not a MachineConfig")
+    return made
+
+
+def _programs(scenario: Scenario, vcpus: int) -> Programs:
+    others = scenario.other_vcpus
+    rest = {} if others is None else dict.fromkeys(range(vcpus), others)
+    return Programs(
+        vcpus={**rest, **scenario.vcpus},
+        setups=scenario.setups,
+        interrupts=scenario.interrupts,
+        hosts=scenario.hosts,
+    )
+
+
+def _check_bugs(bugs: Iterable[str], era: str) -> None:
+    known = discover("vmm.bugs")
+    for bug in bugs:
+        if bug not in known:
+            raise unknown("bug", bug, known)
+        eras: tuple[str, ...] = known[bug].SPEC.eras
+        if era not in eras:
+            raise UsageError(
+                f"the bug {bug} does not apply to era {era}: choose --era {' or '.join(eras)}"
+            )
+
+
+def _overrides(bugs: Iterable[str]) -> dict[str, list[type]]:
+    """The classes that bring the bugs back, by the component that each overrides."""
+    known = discover("vmm.bugs")
+    overrides: dict[str, list[type]] = {}
+    for bug in bugs:
+        for name, made in _own_classes(known[bug]):
+            overrides.setdefault(name, []).append(made)
+    return overrides
+
+
+def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if name in COMPONENTS and isinstance(value, type) and value.__module__ == module.__name__
+    ]
+
+
+def _monitor_factories() -> list[Any]:
+    return [module.SPEC.build for module in discover("vmm.monitors").values()]
