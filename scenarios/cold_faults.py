@@ -32,7 +32,6 @@ SCENARIO = Scenario(
         Parameter("no_cache", 0, "1: the MMU of before January 2007", minimum=0, maximum=1),
     ),
     goals=("stored",),
-    bugs=("stale-gpte",),
 )
 
 

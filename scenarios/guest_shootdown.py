@@ -19,7 +19,6 @@ SCENARIO = Scenario(
     source="Intel SDM vol. 3, 4.10.5 (propagation of paging-structure changes)",
     machine=MachineConfig(spaces={"A": {DATA: page(2), ACK: page(3)}}),
     goals=("page gone after the shootdown", "store emulated"),
-    bugs=("emulated-write-order",),
 )
 
 

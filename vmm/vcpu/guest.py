@@ -93,7 +93,9 @@ class Guest(ModelObject):
     async def store_unemulated(self, gva: int, value: int) -> GuestFault | None:
         """A store by an instruction that the emulator does not know.
 
-        If it hits a shadowed table the table is unprotected and the instruction runs natively.
+        If it hits a shadowed table the table is unprotected and the instruction runs natively. A
+        table that is part of the walk to itself livelocks: the fault that lets the store through
+        shadows it again. KVM of the time did so too.
         """
         kind = AccessKind(write=True)
         while True:
