@@ -131,10 +131,8 @@ def _level_key(level: _Level, reader: Reader) -> Hashable:
             "give it names of its own",
         )
     unbound = tuple([name for name in facts.names if name not in bound])
-    # A coroutine and the wrapper that its __await__() returns can be awaited in one place.
-    head = (facts.label, offset, type(level.awaited).__name__, unbound)
     try:
-        return (*head, *map(reader.read, values))
+        return (facts.label, offset, unbound, *map(reader.read, values))
     except FAILURES as failure:
         raise level.refusal(_culprit(level, facts, reader), reason_of(failure)) from None
 

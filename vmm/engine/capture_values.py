@@ -104,7 +104,7 @@ class Reader:
 
     def _meet(self, value: object) -> None:
         # Temporaries are met too; holding them keeps their identity from being used again.
-        self._met[_identity(value)] = (len(self._met), value)
+        self._met.setdefault(_identity(value), (len(self._met), value))
 
     def fresh(self) -> Reader:
         return Reader(self.registry, self._op_key, self._chain)
@@ -207,7 +207,7 @@ def _descriptor(reader: Reader, method: types.MethodDescriptorType) -> Hashable:
 def _new_type(reader: Reader, new_type: typing.NewType) -> Hashable:
     # Called, it gives back its argument: ``Gfn(await cell)`` keeps it on the stack.
     del reader
-    return ("new type", new_type.__module__, new_type.__qualname__)
+    return ("new type", new_type.__module__, new_type.__name__)
 
 
 def _partial(reader: Reader, value: functools.partial[object]) -> Hashable:
