@@ -79,6 +79,8 @@ class Run:
 
     def begin(self) -> None:
         """Start every task: each publishes its first op."""
+        made_since = self.world.cells[len(self.memory) :]
+        self.memory.extend([cell.initial for cell in made_since])
         self.world.live_memories.append(self.memory)
         for task in self.tasks:
             self._programs[task.index] = task.start()
@@ -134,7 +136,7 @@ class Run:
         watched = op.event is not None or self._watches_all
         before: tuple[tuple[Cell[Any], Any], ...] = ()
         if watched and op.writes:
-            before = tuple([(cell, memory[cell.index]) for cell in op.cells])
+            before = tuple([(cell, memory[cell.index]) for cell in op.written])
         kind = op.__class__
         if kind is Read:
             cell = op.cell
@@ -202,7 +204,7 @@ class Run:
 
     def _wakes(self, op: Op) -> bool:
         blockers = self._blockers
-        return any([blockers.get(cell.index) for cell in op.cells])  # noqa: C419 - a list is faster
+        return any([blockers.get(cell.index) for cell in op.written])  # noqa: C419 - a list is faster
 
     def _became_blocker(self, number: int) -> bool:
         op = self.pending[number]
