@@ -57,6 +57,7 @@ class MachineConfig:
     (default: the first). ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``,
     ``min_free``, ``refill`` bound the pool. ``no_cache``: the MMU of before January 2007.
     ``long``: too long for full audits at every release; they are incremental then.
+    ``monitors``: oracles of this machine alone.
     """
 
     spaces: Mapping[str, Mapping[int, Page]] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class MachineConfig:
     host_paging: bool = False
     tables: Layout | None = None
     long: bool = False
+    monitors: tuple[MonitorFactory, ...] = ()
 
 
 def build_world(
@@ -92,7 +94,7 @@ def build_world(
     world.model = vm
     guests = make_guests(vm, programs)
     add_tasks(world, vm, guests, programs)
-    made = [factory(world, vm) for factory in monitors]
+    made = [factory(world, vm) for factory in (*monitors, *config.monitors)]
     world.monitors.extend(monitor for monitor in made if monitor is not None)
     if programs.setups:
         set_up(world, guests, programs)

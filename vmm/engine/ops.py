@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from vmm.engine.events import AuditPoint, EventSpec, Goal
+from vmm.engine.events import AuditPoint, Event, EventSpec, Goal
 from vmm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -415,21 +415,21 @@ class Fence(_NoOp):
 
 
 class Mark(_NoOp):
-    """Reach a goal."""
+    """A step that only says something: a goal is reached, or another event happened."""
 
-    __slots__ = ("goal",)
+    __slots__ = ("said",)
     kind = "mark"
 
-    def __init__(self, goal: str) -> None:
+    def __init__(self, said: Event) -> None:
         self.cell = None
-        self.goal = goal
-        self.event = Goal(goal)
+        self.said = said
+        self.event = said
 
     def operands(self) -> tuple[Hashable, ...]:
-        return (self.goal,)
+        return (self.said,)
 
     def describe(self) -> str:
-        return f"mark {self.goal!r}"
+        return f"mark {self.said.name!r}" if isinstance(self.said, Goal) else f"mark {self.said}"
 
 
 class Audit(_NoOp):
@@ -492,9 +492,9 @@ def observe(
     return trap(Observe(fn, cells, args, event))
 
 
-def mark(goal: str) -> Trap[None]:
-    """Reach the goal of that name."""
-    return trap(Mark(goal))
+def mark(said: str | Event) -> Trap[None]:
+    """Reach the goal of that name, or let another event happen as a step of its own."""
+    return trap(Mark(Goal(said) if isinstance(said, str) else said))
 
 
 def audit_point(name: str) -> Trap[None]:

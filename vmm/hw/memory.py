@@ -15,7 +15,7 @@ from vmm.engine.world import ModelObject, World
 from vmm.units import PAGE_SHIFT, Gpa, entry_index, word_of
 
 if TYPE_CHECKING:
-    from vmm.engine.cells import Cell
+    from vmm.engine.cells import Cell, CellArray
 
 
 class Memory(ModelObject):
@@ -29,6 +29,11 @@ class Memory(ModelObject):
         self._words = world.array(
             "ram", 0, label=lambda gpa: f"ram {gpa:#x}", content=content, marked=True, format=hex
         )
+
+    @property
+    def arrays(self) -> tuple[CellArray[int, int], CellArray[int, int]]:
+        """All words, by address: those of tables, and the others."""
+        return self._entries, self._words
 
     def word(self, address: int) -> Cell[int]:
         """The word that holds the byte at ``address`` (gpa or hpa, bytes)."""

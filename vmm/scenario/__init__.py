@@ -31,10 +31,13 @@ from vmm.scenario.contract import Parameter, Params, Scenario
 from vmm.units import PAGE_BYTES, Gfn, Gpa, Gva, Hpa, Pfn
 from vmm.vcpu.guest import Guest
 from vmm.vcpu.host import Host
+from vmm.workload.oracle import AsRecordedFactory
+from vmm.workload.replay import RecordedLinux, RecordedOrder, perform
 
 __all__ = [
     "PAGE_BYTES",
     "REGION",
+    "AsRecordedFactory",
     "Audit",
     "AuditPoint",
     "Cell",
@@ -60,6 +63,8 @@ __all__ = [
     "Params",
     "Pfn",
     "Picker",
+    "RecordedLinux",
+    "RecordedOrder",
     "Scenario",
     "Schedule",
     "Step",
@@ -73,6 +78,7 @@ __all__ = [
     "mark",
     "observe",
     "page",
+    "perform",
     "tso_drain",
     "tso_load",
     "tso_store",

@@ -90,6 +90,17 @@ class Guest(ModelObject):
         await mmu.pte_write.emulated_store(self.vcpu, gpa, value, size)
         return None
 
+    async def touch(
+        self, gva: int, *, user: bool = False, write: bool = False, fetch: bool = False
+    ) -> GuestFault | None:
+        """Access a page without changing it. A write to a shadowed table ends at the trap."""
+        found = await self.vm.loop.translate(self.vcpu, Gva(gva), AccessKind(write, user, fetch))
+        if isinstance(found, Translation):
+            event = found.access(self.vcpu, Gva(gva), write=write)
+            await self.vm.mmu.memory.word(found.hpa(Gva(gva))).read(event=event)
+            return None
+        return found
+
     async def store_unemulated(self, gva: int, value: int) -> GuestFault | None:
         """A store by an instruction that the emulator does not know.
 
