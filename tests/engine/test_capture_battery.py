@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NewType
@@ -147,6 +147,10 @@ async def ask(label: Any = "op") -> Any:
     return await op(label)
 
 
+async def awaiting(inner: Awaitable[Any]) -> Any:
+    return await inner
+
+
 @row()
 async def awaitables_of_every_kind() -> Any:
     return [await Plain(how) for how in ("generator", "coroutine", "wrapped")]
@@ -180,6 +184,17 @@ async def recursion() -> Any:
         return [await down(), said] if said else said
 
     return await down()
+
+
+@row()
+async def a_local_names_one_link_of_what_is_awaited() -> Any:
+    pick = await op()
+    inner = op()
+    outer = awaiting(inner)
+    link = outer if pick else inner
+    del pick, inner
+    await outer
+    return type(link).__name__
 
 
 @row("variable 'later' in function a_coroutine_for_later, line .* a coroutine that is not awaited")
