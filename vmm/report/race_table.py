@@ -173,16 +173,16 @@ class _Layout:
         lines = [
             f"{start if not n else ' ' * self.margin}{indent}{line}" for n, line in enumerate(lines)
         ]
-        return self._marked(lines) if row.violates else lines
+        return self._marked(lines, indent) if row.violates else lines
 
-    def _marked(self, lines: list[str]) -> list[str]:
+    def _marked(self, lines: list[str], indent: str) -> list[str]:
         """The arrow, and behind it the message, where there is room."""
         message = self.table.finding.message
         for text in (f"{lines[-1]}   {ARROW}   {message}", f"{lines[-1]}   {ARROW}"):
             if len(text) <= self.width:
                 self.message_shown = text.endswith(message)
                 return [*lines[:-1], text]
-        return [*lines, f"{' ' * (self.margin - 4)}{ARROW}"]
+        return [*lines, f"{' ' * self.margin}{indent}{ARROW}"]
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:

@@ -22,6 +22,8 @@ RACES_MAX = 6
 """Reads that went stale which are shown: the last ones."""
 EVENTS_MAX = 3
 """Related events that are shown: the last ones."""
+ACTORS = ("vcpu", "pcpu")
+"""Fields of events that say who acts, not on what."""
 FALLBACK = 12
 """Steps shown of a finding that names nothing: the last ones."""
 
@@ -38,16 +40,17 @@ def steps_that_matter(
         return []
     last = trace[-1].op if violating is None else violating
     focus = dict.fromkeys(finding.cells or [cell.name for cell in last.cells])
-    kept = dict.fromkeys([len(trace) - 1] if violating is None else [])
-    accesses = _accesses(trace)
+    accesses, sections = _accesses(trace), _critical_sections(trace)
+    kept = [len(trace) - 1] if violating is None else []
     for name in focus:
-        kept.update(dict.fromkeys(_around_writes(accesses.get(name, []))))
-    kept.update(dict.fromkeys(_stale_reads(trace, accesses, list(kept))))
-    kept.update(dict.fromkeys(_related_events(trace)))
-    kept.update(dict.fromkeys(_locks_around(trace, list(kept))))
+        kept += _around_writes(accesses.get(name, []), sections)
+    if len({trace[index].task for index in kept}) < 2:
+        kept += _stale_reads(trace, accesses, kept)
+    kept += _related_events(trace)
     if len(kept) < 2 and violating is None:
-        kept.update(dict.fromkeys(range(max(0, len(trace) - FALLBACK), len(trace))))
-    return sorted(kept)
+        kept += range(max(0, len(trace) - FALLBACK), len(trace))
+    kept += [end for s in sections for end in s.ends if any(s.covers(trace, k) for k in kept)]
+    return sorted(dict.fromkeys(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class _Access:
     task: int
     writes: bool
     is_lock: bool
+    is_observable: bool
 
 
 def _accesses(trace: Sequence[TraceStep]) -> dict[str, list[_Access]]:
@@ -66,20 +70,63 @@ def _accesses(trace: Sequence[TraceStep]) -> dict[str, list[_Access]]:
         writes = op.writes and not (isinstance(op, Cas) and not step.result)
         is_lock = isinstance(op, Acquire | Release)
         for cell in op.cells:
-            access = _Access(index, step.task.index, writes, is_lock)
+            access = _Access(index, step.task.index, writes, is_lock, cell.observable)
             found.setdefault(cell.name, []).append(access)
     return found
 
 
-def _around_writes(accesses: Sequence[_Access]) -> Iterator[int]:
-    """The last writes of a cell, and the last reads of each task that a write outdates."""
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A lock held by a task from one index to another; no end if it was never given back."""
+
+    task: int
+    start: int
+    end: int | None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return (self.start,) if self.end is None else (self.start, self.end)
+
+    def covers(self, trace: Sequence[TraceStep], index: int) -> bool:
+        """Whether a step was taken by the holder inside."""
+        inside = self.start < index and (self.end is None or index < self.end)
+        return inside and trace[index].task.index == self.task
+
+
+def _critical_sections(trace: Sequence[TraceStep]) -> list[_Section]:
+    held: dict[tuple[int, str], int] = {}
+    sections = []
+    for index, step in enumerate(trace):
+        task = step.task.index
+        if isinstance(step.op, Acquire):
+            held[task, step.op.cell.name] = index
+        elif isinstance(step.op, Release):
+            start = held.pop((task, step.op.cell.name), index)
+            sections.append(_Section(task, start, index))
+    return sections + [_Section(task, start, None) for (task, _), start in held.items()]
+
+
+def _is_locked(read: _Access, write: _Access, sections: Sequence[_Section]) -> bool:
+    """Whether one task did both while it held some lock."""
+    return read.task == write.task and any(
+        s.task == read.task and s.start < read.index and (s.end is None or write.index < s.end)
+        for s in sections
+    )
+
+
+def _around_writes(accesses: Sequence[_Access], sections: Sequence[_Section]) -> Iterator[int]:
+    """The last writes of a cell, and the last read of each task that a write outdates.
+
+    What a task reads and writes while it holds a lock is no race.
+    """
     writes = [n for n, access in enumerate(accesses) if access.writes]
     if accesses and accesses[-1].is_lock:
         writes = writes[-1:]  # what counts of a lock is who has it
     for n in writes[-WRITES_MAX:]:
         yield accesses[n].index
         before = max((w for w in writes if w < n), default=-1)
-        yield from {a.task: a.index for a in accesses[before + 1 : n]}.values()
+        reads = {a.task: a for a in accesses[before + 1 : n]}.values()
+        yield from (r.index for r in reads if not _is_locked(r, accesses[n], sections))
     if accesses and not accesses[-1].writes:
         yield accesses[-1].index
 
@@ -95,7 +142,7 @@ def _stale_reads(
     pairs: list[tuple[int, int]] = []
     for history in accesses.values():
         for n, write in enumerate(history):
-            if write.writes and not write.is_lock:
+            if write.writes and not write.is_lock and write.is_observable:
                 pairs += _outdated(history[:n], write, deadline)
     pairs.sort()
     return [index for pair in pairs[-RACES_MAX:] for index in pair]
@@ -135,24 +182,7 @@ def _fields(event: Event) -> frozenset[tuple[str, str]]:
     if isinstance(event, Goal | AuditPoint) or not dataclasses.is_dataclass(event):
         return frozenset()
     return frozenset(
-        (field.name, repr(getattr(event, field.name))) for field in dataclasses.fields(event)
+        (field.name, repr(getattr(event, field.name)))
+        for field in dataclasses.fields(event)
+        if field.name not in ACTORS
     )
-
-
-def _locks_around(trace: Sequence[TraceStep], kept: Sequence[int]) -> Iterator[int]:
-    """Where the locks were taken and given back that were held at the kept steps."""
-    wanted: dict[int, list[int]] = {}
-    for index in kept:
-        wanted.setdefault(trace[index].task.index, []).append(index)
-    held: dict[tuple[int, str], int] = {}
-    for index, step in enumerate(trace):
-        task = step.task.index
-        if isinstance(step.op, Acquire):
-            held[task, step.op.cell.name] = index
-        elif isinstance(step.op, Release):
-            start = held.pop((task, step.op.cell.name), index)
-            if any(start < inside < index for inside in wanted.get(task, ())):
-                yield from (start, index)
-    for (task, _), start in held.items():
-        if any(start < inside for inside in wanted.get(task, ())):
-            yield start

@@ -43,10 +43,14 @@ class Violation:
         """What the finding is known by."""
         return finding_files.fingerprint(self.experiment.loaded.name, finding)
 
-    def replay_command(self) -> str:
-        """The command that shows it again."""
+    def replay_command(self, *, otherwise: str | None = None) -> str:
+        """The command that shows it again; with no file, ``otherwise`` stands for long tokens."""
         token = self.token
-        return f"vmm replay {self.files[0] if len(token) > TOKEN_MAX and self.files else token}"
+        if len(token) <= TOKEN_MAX:
+            return f"vmm replay {token}"
+        if self.files:
+            return f"vmm replay {self.files[0]}"
+        return otherwise or f"vmm replay {token}"
 
     def table(self) -> RaceTable:
         """The race table, from the run once more with every step recorded."""
@@ -60,6 +64,12 @@ class Violation:
         )
         slug = self.experiment.loaded.slug
         return race_table(slug, run, outcome, self.findings, self.replay_command())
+
+    def kept_if_needed(self, directory: Path | None) -> Violation:
+        """The same, kept in files if a directory is named or the token is too long to paste."""
+        if not self.findings or (directory is None and len(self.token) <= TOKEN_MAX):
+            return self
+        return self.saved(directory or Path(finding_files.DIRECTORY))
 
     def saved(self, directory: Path) -> Violation:
         """The same with every finding kept in a file of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ from vmm.engine.live import Run
 from vmm.engine.schedule import Origin, Picker, Recorded, Schedule
 from vmm.engine.trace import Outcome
 from vmm.engine.world import World
-from vmm.errors import StaleSchedule, UsageError
+from vmm.errors import ScheduleError, StaleSchedule, UsageError
 from vmm.machine import COMPONENTS, ERAS, MachineConfig, build_world
 from vmm.programs import Programs
 from vmm.scenario.contract import Scenario
@@ -91,20 +91,20 @@ class Experiment:
         """The scenario's own picker if it has one."""
         return OWN_STRATEGY if self.loaded.scenario.own_picker is not None else "random"
 
-    def picker(self, world: World, strategy: str, seed: int) -> Picker:
-        """A picker for one run. Errors: unknown strategy, or one that needs a schedule."""
+    def pickers(self, world: World, strategy: str) -> Callable[[int], Picker]:
+        """Makes the picker of a seed. Errors: no such strategy, or one that takes no seeds."""
         own = self.loaded.scenario.own_picker
         if strategy == OWN_STRATEGY and own is not None:
-            with user_errors():
-                return own(world, self.params)
+            make_own = user_errors()(own)
+            return lambda _: make_own(world, self.params)
         make = strategy_named(strategy).make
         if make is None:
             raise UsageError(f"the strategy {strategy} needs a schedule: give --schedule TOKEN")
-        return make(seed)
+        return make
 
     def arguments(self) -> list[str]:
         """What the command line says to get this experiment."""
-        scenario, words = self.loaded.scenario, [self._shortest_name()]
+        scenario, words = self.loaded.scenario, [self.loaded.name]
         for bug in self.bugs:
             words += ["--bug", bug]
         if self.machine is not None and self.machine.era != _machine(scenario, self.params).era:
@@ -114,9 +114,6 @@ class Experiment:
             if value != defaults[name]:
                 words += ["-p", f"{name}={value}"]
         return words
-
-    def _shortest_name(self) -> str:
-        return self.loaded.name
 
     def command(self, verb: str, *options: str) -> str:
         """A command line about this experiment."""
@@ -156,13 +153,24 @@ def reopen(recorded: Recorded) -> Experiment:
     """The experiment of a recorded schedule. Errors: StaleSchedule if the scenario was edited."""
     origin = recorded.origin
     loaded = load(origin.scenario)
-    if loaded.fingerprint != origin.fingerprint:
-        raise StaleSchedule(
-            f"{loaded.path} was edited since the schedule was recorded (its content has the "
-            f"fingerprint {loaded.fingerprint}, not {origin.fingerprint}): "
-            "restore the file, or record a new schedule"
-        )
+    check_origin(loaded, origin)
     return prepare(loaded, params=origin.params, bugs=origin.bugs, era=origin.era)
+
+
+def check_origin(loaded: LoadedScenario, origin: Origin) -> None:
+    """Errors: the schedule is of another scenario, or of another version of this one."""
+    if loaded.fingerprint == origin.fingerprint:
+        return
+    if loaded.name != origin.scenario:
+        raise ScheduleError(
+            f"the schedule is of the scenario {origin.scenario}, not of {loaded.name}: "
+            f"vmm replay TOKEN finds its scenario itself"
+        )
+    raise StaleSchedule(
+        f"{loaded.path} was edited since the schedule was recorded (its content has the "
+        f"fingerprint {loaded.fingerprint}, not {origin.fingerprint}): "
+        "restore the file, or record a new schedule"
+    )
 
 
 def strategy_named(name: str) -> Strategy:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from vmm.engine.live import STEP_BUDGET, Run
+from vmm.engine.live import Run
 from vmm.engine.monitor import Finding
 from vmm.engine.schedule import Picker
 from vmm.engine.trace import Outcome
@@ -85,12 +85,15 @@ def kind_of(finding: Finding) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When to stop: after so many executions, so many seconds, or at the first failure."""
+    """When to stop: after so many executions, so many seconds, or at the first failure.
+
+    ``incremental``: runs are long, so audit what changed only.
+    """
 
     executions: int | None = None
     seconds: float | None = None
     keep_going: bool = False
-    step_budget: int = STEP_BUDGET
+    incremental: bool = False
 
     def allows(self, sample: Sample) -> bool:
         """Whether there may be one more execution."""
@@ -120,7 +123,7 @@ def sample(
         for number in _seeds(seed):
             if not budget.allows(done):
                 break
-            run = ClassifiedRun(world, make(number), step_budget=budget.step_budget)
+            run = ClassifiedRun(world, make(number), incremental=budget.incremental)
             outcome = drive(run)
             done.add(number, outcome, run.partial_order)
             done.seconds = time.perf_counter() - started
@@ -147,8 +150,8 @@ class ClassifiedRun(Run):
     independent steps were taken, and equal sums mean equal orders, but for chance (2**-64 a pair).
     """
 
-    def __init__(self, world: World, picker: Picker, *, step_budget: int = STEP_BUDGET) -> None:
-        super().__init__(world, picker, step_budget=step_budget)
+    def __init__(self, world: World, picker: Picker, *, incremental: bool = False) -> None:
+        super().__init__(world, picker, incremental=incremental)
         self.partial_order = 0
         self._last_step = [0] * len(self.tasks)
         self._last_write: dict[int, int] = {}

@@ -1,0 +1,99 @@
+"""As many schedules of an experiment as the budget allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmm.cli._explored import Budget, Explored
+from vmm.cli._output import Session
+
+if TYPE_CHECKING:
+    from vmm.scenario.experiment import Experiment
+    from vmm.search.sampling import Sample
+
+SAMPLING_SECONDS = 60.0
+"""How long sampling goes on if neither executions nor seconds are given."""
+
+
+def sample(
+    at_work: Session, experiment: Experiment, strategy: str, seed: int, limits: Budget
+) -> Explored:
+    """Run execution after execution, as far as the budget goes."""
+    from vmm.report.violation import witnessed
+    from vmm.scenario.experiment import host_named
+    from vmm.search import sampling
+
+    _check_search(strategy)
+    world = experiment.world()
+    picker = experiment.pickers(world, strategy)
+    again = experiment.command("explore", "--search", strategy, "--seed", str(seed))
+    at_work.begin(experiment, again)
+    with at_work.progress("sampling") as tell:
+        done = sampling.sample(
+            world,
+            picker,
+            host_named("direct"),
+            budget=sampling.Budget(
+                executions=limits.executions,
+                seconds=_seconds(limits),
+                keep_going=limits.keep_going,
+                incremental=experiment.is_long,
+            ),
+            seed=seed,
+            on_progress=lambda now: tell(f"{now.executions:,}, {len(now.classes):,} classes"),
+        )
+    return Explored(
+        keys={"seed": seed, **_keys(done)},
+        lines=_lines(done, strategy, seed),
+        goals=done.goals,
+        violations=[
+            witnessed(experiment, world, picker(failure.seed), failure.outcome.findings)
+            for failure in done.failures
+        ],
+        interrupted=done.interrupted,
+    )
+
+
+def _seconds(limits: Budget) -> float | None:
+    unlimited = limits.executions is None and limits.seconds is None
+    return SAMPLING_SECONDS if unlimited else limits.seconds
+
+
+def _keys(done: Sample) -> dict[str, Any]:
+    return {
+        "seconds": done.seconds,
+        "executions": done.executions,
+        "steps": done.steps,
+        "steps_per_second": done.steps / done.seconds if done.seconds else None,
+        "first_failure": done.first_failure,
+        "classes": len(done.classes),
+        "unseen_mass": done.unseen_mass,
+        "verdict": "violated" if done.failures else "incomplete",
+    }
+
+
+def _lines(done: Sample, strategy: str, seed: int) -> list[str]:
+    first = "none failed" if done.first_failure is None else f"number {done.first_failure} failed"
+    sampled = (
+        f" sampled {done.executions:,} executions from seed {seed} with {strategy}, {first}; "
+        f"{done.steps:,} steps in {done.seconds:.2f} s"
+    )
+    classes = (
+        f" classes {len(done.classes):,} distinct partial orders; the next execution is of a new "
+        f"one with probability {done.unseen_mass or 0:.3f}"
+    )
+    return [sampled, classes]
+
+
+def _check_search(name: str) -> None:
+    """Errors: no such search in this version."""
+    from vmm.discovery import discover
+    from vmm.errors import UsageError
+
+    modules = discover("vmm.strategies").items()
+    strategies = [strategy for strategy, module in modules if module.SPEC.make is not None]
+    if name.replace("_", "-") not in strategies:
+        raise UsageError(
+            f"--search {name} is not in this version: choose one of exhaustive, "
+            f"{', '.join(strategies)}"
+        )

@@ -1,0 +1,86 @@
+"""vmm list: what there is to run, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from vmm.cli import _options as options
+from vmm.cli._output import session
+
+Entry = dict[str, str]
+
+
+@click.command("list", short_help="Show scenarios, bugs, strategies, monitors and eras.")
+@options.output_options()
+def command(as_json: bool, verbose: bool) -> int:
+    """Show scenarios, bugs, strategies, monitors and eras, each with its line and source."""
+    with session("list", as_json=as_json, verbose=verbose) as at_work:
+        sections = {
+            "scenarios": _scenarios(),
+            "bugs": _extensions("vmm.bugs"),
+            "strategies": _extensions("vmm.strategies"),
+            "monitors": _extensions("vmm.monitors"),
+            "eras": _eras(),
+        }
+        at_work.say(at_work.data(None, **sections), lambda: _print(sections))
+    return 0
+
+
+def _scenarios() -> list[Entry]:
+    """All scenarios; one that cannot be loaded is told of, and left out."""
+    from vmm.errors import UsageError
+    from vmm.scenario.loading import files, load_file
+
+    found = []
+    for path in files():
+        try:
+            loaded = load_file(path)
+        except UsageError as error:
+            click.echo(f"vmm: left out: {error}", err=True)
+            continue
+        found.append(_entry(loaded.name, loaded.scenario))
+    return found
+
+
+def _extensions(package: str) -> list[Entry]:
+    from vmm.discovery import discover
+
+    return [_entry(name, module.SPEC) for name, module in discover(package).items()]
+
+
+def _eras() -> list[Entry]:
+    from vmm.machine import ERAS
+
+    return [_entry(name, era) for name, era in ERAS.items()]
+
+
+def _entry(name: str, spec: Any) -> Entry:
+    return {"name": name, "title": spec.title, "source": spec.source}
+
+
+def _print(sections: dict[str, list[Entry]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from vmm.cli._output import width
+
+    console = Console(width=width(), highlight=False, emoji=False)
+    cell: Callable[[str], str] = _escaped
+    for section, entries in sections.items():
+        table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, expand=True)
+        table.add_column("name", no_wrap=True)
+        table.add_column("what", ratio=1)
+        table.add_column("source", ratio=1)
+        for entry in entries:
+            table.add_row(cell(entry["name"]), cell(entry["title"]), cell(entry["source"]))
+        console.print(table)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
