@@ -76,6 +76,7 @@ def plus(value: int, amount: int) -> tuple[int, int]:
         (LOCK.acquire, None, {"lock": TASK + 1}),
         (lambda: ops.atomically(lambda a, b: ((b, a), a + b), (A, B)), 3, {"a": 2, "b": 1}),
         (lambda: ops.atomically(lambda a, n: ((a + n,), n), (A,), 4), 4, {"a": 5}),
+        (lambda: ops.atomically(lambda b, a: ((a + b,), a), (A,), reads=(B,)), 1, {"a": 3}),
         (lambda: ops.observe(lambda a, b, n: a + b + n, (A, B), 4), 7, {}),
         (lambda: ops.wait_until((A, B), lambda a, b: a < b), (1, 2), {}),
         (lambda: ops.wait_until(A, bool), (1,), {}),
@@ -123,6 +124,13 @@ def test_unguarded_action_never_blocks() -> None:
 def test_action_must_give_one_value_a_cell() -> None:
     with pytest.raises(ValueError, match="zip"):
         run(ops.atomically(lambda a, b: ((a,), b), (A, B)))
+
+
+def test_cells_that_are_only_read_are_not_written() -> None:
+    op = published(ops.atomically(lambda b, a: ((a + b,), a), (A,), reads=(B,)))
+    assert (op.cells, op.written) == ((B, A), (A,))
+    assert published(A.set(1)).written == (A,)
+    assert published(A.read()).written == ()
 
 
 def test_fence_waits_for_its_store_buffer() -> None:
