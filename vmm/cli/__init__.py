@@ -40,7 +40,7 @@ class Commands(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run a command and exit."""
-        words = list(sys.argv[1:] if args is None else args)
+        words = [*(sys.argv[1:] if args is None else args)]  # `list` is a command in here
         extra["standalone_mode"] = False
         try:
             code = super().main(words, prog_name or "vmm", **extra)

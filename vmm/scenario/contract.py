@@ -145,7 +145,8 @@ def _note(programs: dict[Any, Any], keys: tuple[Any, ...], program: P, what: str
     _check_async(program)
     for key in keys:
         if key in programs:
-            raise UsageError(f"two programs for {what} {key}: {programs[key].__name__} and this")
+            both = f"{programs[key].__name__} and {program.__name__}"
+            raise UsageError(f"two programs for {what} {key}: {both}; it can have one")
         programs[key] = program
     return program
 

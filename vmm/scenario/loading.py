@@ -150,8 +150,8 @@ def _executed(path: Path, source: bytes, fingerprint: str) -> ModuleType:
     except VmmError as error:
         raise UsageError(f"{_line_in(path, error)}: {error}") from error
     except SyntaxError as error:
-        place = f"{error.filename}:{error.lineno}"
-        raise UsageError(f"{place}: {error.msg}; mend the syntax of the scenario") from error
+        line = f":{error.lineno}" if error.lineno else ""
+        raise UsageError(f"{error.filename or path}{line}: {error.msg}; mend it") from error
     except ImportError as error:
         raise UsageError(
             f"{_line_in(path, error)}: {one_line(error)}; "
