@@ -145,7 +145,7 @@ class Lab:
 
     def vmm(self, *words: object) -> Said:
         """Run a command in this process."""
-        result = CliRunner().invoke(main, [str(word) for word in words])
+        result = CliRunner().invoke(main, [str(word) for word in words], prog_name="vmm")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Said(result.exit_code, result.stdout, result.stderr)

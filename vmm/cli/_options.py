@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from vmm.engine.schedule import Recorded
     from vmm.scenario.experiment import Experiment
 
+NAME_MAX = 256
+"""File names are shorter than this; tokens may well be longer, and no file system likes that."""
+
 F = TypeVar("F", bound=Callable[..., Any])
-Option = Callable[[F], F]
 
 
 def _all(*options: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -86,11 +88,17 @@ def pairs(params: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def finding_file_of(schedule: str) -> Path | None:
+    """The path, if that is what was given rather than a token."""
+    path, is_short = Path(schedule), len(schedule) < NAME_MAX
+    is_path = path.suffix == ".json" or "/" in schedule or (is_short and path.exists())
+    return path if is_path else None
+
+
 def recorded_of(schedule: str) -> Recorded:
     """The recorded schedule of a token or a finding file. Errors: ScheduleError."""
     from vmm.engine.schedule import decode
     from vmm.report.findings import read
 
-    path = Path(schedule)
-    is_path = path.suffix == ".json" or "/" in schedule or path.is_file()
-    return decode(read(path).schedule if is_path else schedule)
+    path = finding_file_of(schedule)
+    return decode(schedule if path is None else read(path).schedule)

@@ -76,12 +76,10 @@ def _replayed(
 
 def _with_livelock(found: Violation, schedule: str) -> Violation:
     """A finding that no step shows, but its file names: the steps that lead there are verified."""
-    from pathlib import Path
-
     from vmm.report.findings import read
 
-    path = Path(schedule)
-    if found.findings or not path.is_file():
+    path = options.finding_file_of(schedule)
+    if found.findings or path is None:
         return found
     kept = read(path).finding
     return replace(found, findings=(kept,)) if kept.code.startswith("livelock/") else found
