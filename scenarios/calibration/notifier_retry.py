@@ -16,7 +16,6 @@ code with this one, for 1, 2 and 3 vCPUs: 199, 3,741 and 84,233 with the guard, 
 counted.
 """
 
-from dataclasses import dataclass
 
 from vmm.scenario import (
     Cell,
@@ -52,8 +51,7 @@ SCENARIO = Scenario(
 )
 
 
-@dataclass(frozen=True)
-class Ended(Event):
+class Ended(Event, frozen=True):
     """A task takes its last step."""
 
 

@@ -322,6 +322,10 @@ def _classify(kind: type, registry: Registry) -> Handler:
     params = vars(kind).get("__dataclass_params__")
     if params and params.frozen and params.eq and _holds_nothing_else(kind, len(members)):
         return functools.partial(_record, _class_key(kind, registry), members)
+    config = getattr(kind, "__struct_config__", None)
+    if config is not None and config.frozen and config.eq:
+        fields: tuple[str, ...] = kind.__struct_fields__  # type: ignore[attr-defined]
+        return functools.partial(_struct, _class_key(kind, registry), fields)
     raise Unreadable(_REASONS.get(kind) or _reason_against(kind))
 
 
@@ -345,6 +349,11 @@ def _record(
     slots = [_slot(reader, member, record) for member in members]
     fields = sorted(getattr(record, "__dict__", {}).items())
     return ("record", name, *slots, *[(field, reader.read(value)) for field, value in fields])
+
+
+def _struct(name: Hashable, fields: Sequence[str], reader: Reader, record: object) -> Hashable:
+    """A frozen msgspec.Struct: all of it is in its fields."""
+    return ("struct", name, *[reader.read(getattr(record, field)) for field in fields])
 
 
 def _slot(reader: Reader, member: types.MemberDescriptorType, record: object) -> Hashable:

@@ -7,25 +7,24 @@ op of its own would let other tasks in between and give false findings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-
-class Event:
-    """Base of all events; subclasses are frozen dataclasses."""
-
-    __slots__ = ()
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Goal(Event):
+class Event(msgspec.Struct, frozen=True):
+    """Base of all events; subclasses are frozen too. (A struct is made in a tenth of the time that
+    a frozen dataclass takes, and most steps of a machine carry an event.)
+    """
+
+
+class Goal(Event, frozen=True):
     """Something that a scenario must reach at least once, so that green is not empty."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AuditPoint(Event):
+class AuditPoint(Event, frozen=True):
     """A place where invariants hold; counts as a read of all cells that an audit declares."""
 
     name: str

@@ -67,13 +67,14 @@ class Run:
         self._audits = IncrementalAudits(self.oracles) if self.oracles and incremental else None
         self._view = View(self.memory.__getitem__)
         self._record = record
-        self._watches_all = record or self._audits is not None
-        self._asks_always = getattr(picker, "every_step", False)
-        self._programs: list[Program | None] = [None] * len(self.tasks)
-        self._foreground = sum(task.kind is TaskKind.FOREGROUND for task in self.tasks)
-        self._blockers: dict[int, int] = {}
-        self._digest = Digest()
-        self._records: list[Any] = []
+        self.watches_all = record or self._audits is not None
+        self.judges_pending = self.oracles is not None and bool(self.oracles.on_pending)
+        self.asks_always = getattr(picker, "every_step", False)
+        self.programs: list[Program | None] = [None] * len(self.tasks)
+        self.foreground = sum(task.kind is TaskKind.FOREGROUND for task in self.tasks)
+        self.blockers: dict[int, int] = {}
+        self.digest = Digest()
+        self.records: list[Any] = []
 
     # --- start and end ---
 
@@ -83,17 +84,17 @@ class Run:
         self.memory.extend([cell.initial for cell in made_since])
         self.world.live_memories.append(self.memory)
         for task in self.tasks:
-            self._programs[task.index] = task.start()
+            self.programs[task.index] = task.start()
             self._send(task.index, None)
-        self._refresh()
+        self.refresh()
 
     def close(self) -> None:
         """Discard what is left of the tasks."""
         memories = self.world.live_memories
         memories[:] = [memory for memory in memories if memory is not self.memory]
-        for number, program in enumerate(self._programs):
+        for number, program in enumerate(self.programs):
             if program is not None:
-                self._programs[number] = None
+                self.programs[number] = None
                 capture.close(program)
 
     def outcome(self) -> Outcome:
@@ -102,12 +103,12 @@ class Run:
         if self._audits is not None and not self.findings:
             self.findings.extend(self._audits.in_full(self.states, self._view))
             self.ending = Ending.FINDING if self.findings else self.ending
-        self._digest.feed(self._records)
-        self._records = []
+        self.digest.feed(self.records)
+        self.records = []
         return Outcome(
             ending=self.ending,
             steps=self.steps,
-            digest=self._digest.hexdigest(),
+            digest=self.digest.hexdigest(),
             findings=tuple(self.findings),
             goals=self.goals,
             tasks=bytes(self.chosen),
@@ -124,7 +125,7 @@ class Run:
         if self.steps >= self.step_budget:
             self.ending = Ending.STEP_BUDGET
             return None
-        if len(self.ready) == 1 and not self._asks_always:
+        if len(self.ready) == 1 and not self.asks_always:
             return self.ready[0]
         return self.picker.pick(self.ready, self.pending, self.last)
 
@@ -133,7 +134,7 @@ class Run:
         op = self.pending[number]
         assert op is not None, "a finished task cannot step"
         memory = self.memory
-        watched = op.event is not None or self._watches_all
+        watched = op.event is not None or self.watches_all
         before: tuple[tuple[Cell[Any], Any], ...] = ()
         if watched and op.writes:
             before = tuple([(cell, memory[cell.index]) for cell in op.written])
@@ -147,29 +148,30 @@ class Run:
             memory[cell.index] = record  # type: ignore[union-attr]
         elif kind is Choose:
             cell = None
-            result = record = self._branch(op)
+            result = record = self.branch(op)
         else:
             cell = op.cell
             result, record = op.run(memory, number)
-        self._records.append(
+        self.records.append(
             (number, self.mask, op.code, cell.tag if cell is not None else 0, record)
         )
-        if len(self._records) == BATCH:
-            self._digest.feed(self._records)
-            self._records = []
+        if len(self.records) == BATCH:
+            self.digest.feed(self.records)
+            self.records = []
         self.steps += 1
         self.chosen.append(number)
         self.last = number
         if watched:
-            self._watch(number, op, result, before)
+            self.watch(number, op, result, before)
             if self.ending is not None:
                 return
         self._send(number, result)
         if (op.writes and self._wakes(op)) or self._became_blocker(number):
-            self._refresh()
+            self.refresh()
 
-    def _branch(self, op: Op) -> int:
-        asks = op.branches > 1 or self._asks_always
+    def branch(self, op: Op) -> int:
+        """Which way out a choice takes."""
+        asks = op.branches > 1 or self.asks_always
         branch = self.picker.branch(op.branches) if asks else 0
         self.branches.append(branch)
         return branch
@@ -178,39 +180,56 @@ class Run:
         """Resume a task; note what it publishes, or that it ended."""
         previous = self.pending[number]
         if previous is not None and previous.may_block:
-            self._count_blocker(previous, -1)
-        program = self._programs[number]
+            self.count_blocker(previous, -1)
+        program = self.programs[number]
         assert program is not None
         try:
             op = program.send(result)
         except StopIteration:
-            self._programs[number] = self.pending[number] = None
-            self._foreground -= self.tasks[number].kind is TaskKind.FOREGROUND
+            self.ended(number)
             return
         if not isinstance(op, Op):
-            raise ForeignAwait(foreign_await(self.tasks[number], program, op))
+            raise self.foreign_await(number, op)
         self.pending[number] = op
         if op.may_block:
-            self._count_blocker(op, 1)
-        if self.oracles is not None and self.oracles.on_pending:
-            self._report(self.oracles.pending(self.tasks[number], op, self._view))
+            self.count_blocker(op, 1)
+        if self.judges_pending:
+            self.judge_pending(number, op)
+
+    def foreign_await(self, number: int, awaited: object) -> ForeignAwait:
+        """The error of a task that awaits what is not an op."""
+        program = self.programs[number]
+        assert program is not None
+        return ForeignAwait(foreign_await(self.tasks[number], program, awaited))
+
+    def judge_pending(self, number: int, op: Op) -> None:
+        """Let the monitors look at an access that was just published."""
+        assert self.oracles is not None
+        self._report(self.oracles.pending(self.tasks[number], op, self._view))
+
+    def ended(self, number: int) -> None:
+        """Note that a task has run to its end."""
+        self.programs[number] = self.pending[number] = None
+        self.foreground -= self.tasks[number].kind is TaskKind.FOREGROUND
 
     # --- who is enabled ---
 
-    def _count_blocker(self, op: Op, change: int) -> None:
-        blockers = self._blockers
+    def count_blocker(self, op: Op, change: int) -> None:
+        """Keep count, for each cell, of the pending ops that it may enable."""
+        blockers = self.blockers
         for cell in op.cells:
             blockers[cell.index] = blockers.get(cell.index, 0) + change
 
     def _wakes(self, op: Op) -> bool:
-        blockers = self._blockers
+        blockers = self.blockers
         return any([blockers.get(cell.index) for cell in op.written])  # noqa: C419 - a list is faster
 
     def _became_blocker(self, number: int) -> bool:
         op = self.pending[number]
         return op is None or op.may_block
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Find out anew who is enabled, and whether that is the end."""
         memory, ready, mask = self.memory, [], 0
         for number, op in enumerate(self.pending):
             if op is not None and (not op.may_block or op.enabled(memory, number)):
@@ -222,7 +241,7 @@ class Run:
 
     def _look_for_the_end(self) -> None:
         moving = [self.tasks[n].kind for n in self.ready]
-        if not self._foreground:
+        if not self.foreground:
             if TaskKind.EVENTUAL not in moving:
                 self.ending = Ending.QUIESCENT
         elif all(kind is TaskKind.OPTIONAL for kind in moving):
@@ -234,9 +253,10 @@ class Run:
 
     # --- monitors and records ---
 
-    def _watch(
+    def watch(
         self, number: int, op: Op, result: Any, before: tuple[tuple[Cell[Any], Any], ...]
     ) -> None:
+        """Note and judge what a step means; ``before`` are the values of what it may write."""
         events = resolve(op.event, result)
         for event in events:
             if isinstance(event, Goal) and event.name in self.goals:

@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import msgspec
+
 from vmm.engine.events import AuditPoint, Event, EventSpec, Goal
 from vmm.errors import UsageError
 
@@ -30,14 +32,13 @@ def trap(op: Op) -> Generator[Op, Any, Any]:
     return (yield op)
 
 
-class Op:
-    """What a task is about to do.
+class Op(msgspec.Struct, eq=False, gc=False):
+    """What a task is about to do. Never changed once it is published.
 
-    ``cell`` is the first cell that it names (None for ops on no cell); ``branches`` is the number
-    of ways in which it may come out; ``may_block`` ops can be disabled.
+    ``cell`` is the first cell that it names (None for ops on no cell), ``event`` what it means;
+    ``branches`` is the number of ways in which it may come out; ``may_block`` ops can be disabled.
     """
 
-    __slots__ = ("cell", "event")
     kind: ClassVar[str]
     code: ClassVar[int]
     """The kind as a number that is the same in every process, for digests."""
@@ -45,11 +46,13 @@ class Op:
     reads: ClassVar[bool] = True
     writes: ClassVar[bool] = False
     locked: ClassVar[bool] = False
-    branches: int = 1
-    cell: Cell[Any] | None
-    event: EventSpec
+    branches: ClassVar[int] = 1
+    if TYPE_CHECKING:
+        cell: Cell[Any] | None
+        event: EventSpec
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "kind" in cls.__dict__:
             cls.code = zlib.crc32(cls.kind.encode()) & 0xFFFF
 
@@ -84,22 +87,13 @@ class Op:
         return f"<{self.describe()}>"
 
 
-class _CellOp(Op):
-    """An op on exactly one cell."""
-
-    __slots__ = ()
-    cell: Cell[Any]
-
-
-class Read(_CellOp):
+class Read(Op, eq=False, gc=False):
     """The result is the cell's value."""
 
-    __slots__ = ()
-    kind = "read"
+    kind: ClassVar[str] = "read"
 
-    def __init__(self, cell: Cell[Any], event: EventSpec = None) -> None:
-        self.cell = cell
-        self.event = event
+    cell: Cell[Any]
+    event: EventSpec = None
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del task
@@ -107,18 +101,16 @@ class Read(_CellOp):
         return value, value
 
 
-class Write(_CellOp):
+class Write(Op, eq=False, gc=False):
     """Store a value."""
 
-    __slots__ = ("value",)
-    kind = "write"
-    reads = False
-    writes = True
+    kind: ClassVar[str] = "write"
+    reads: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
 
-    def __init__(self, cell: Cell[Any], value: Hashable, event: EventSpec = None) -> None:
-        self.cell = cell
-        self.value = value
-        self.event = event
+    cell: Cell[Any]
+    value: Any
+    event: EventSpec = None
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.value,)
@@ -129,21 +121,17 @@ class Write(_CellOp):
         return None, self.value
 
 
-class Cas(_CellOp):
+class Cas(Op, eq=False, gc=False):
     """Store ``new`` if the cell holds ``old``; the result says whether it did."""
 
-    __slots__ = ("new", "old")
-    kind = "cas"
-    writes = True
-    locked = True
+    kind: ClassVar[str] = "cas"
+    writes: ClassVar[bool] = True
+    locked: ClassVar[bool] = True
 
-    def __init__(
-        self, cell: Cell[Any], old: Hashable, new: Hashable, event: EventSpec = None
-    ) -> None:
-        self.cell = cell
-        self.old = old
-        self.new = new
-        self.event = event
+    cell: Cell[Any]
+    old: Any
+    new: Any
+    event: EventSpec = None
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.old, self.new)
@@ -158,25 +146,17 @@ class Cas(_CellOp):
         return won, (won, memory[index])
 
 
-class Update(_CellOp):
-    """Locked read-modify-write by a pure function of the value."""
+class Update(Op, eq=False, gc=False):
+    """Locked read-modify-write by a pure function: ``fn(value, *args)`` -> (new value, result)."""
 
-    __slots__ = ("args", "fn")
-    kind = "update"
-    writes = True
-    locked = True
+    kind: ClassVar[str] = "update"
+    writes: ClassVar[bool] = True
+    locked: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        cell: Cell[Any],
-        fn: Callable[..., tuple[Any, Any]],
-        args: tuple[Hashable, ...] = (),
-        event: EventSpec = None,
-    ) -> None:
-        self.cell = cell
-        self.fn = fn
-        self.args = args
-        self.event = event
+    cell: Cell[Any]
+    fn: Callable[..., tuple[Any, Any]]
+    args: tuple[Any, ...] = ()
+    event: EventSpec = None
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.fn, self.args)
@@ -189,18 +169,16 @@ class Update(_CellOp):
         return result, (result, new)
 
 
-class Acquire(_CellOp):
+class Acquire(Op, eq=False, gc=False):
     """Take a lock; disabled while it is held."""
 
-    __slots__ = ()
-    kind = "acquire"
-    may_block = True
-    writes = True
-    locked = True
+    kind: ClassVar[str] = "acquire"
+    may_block: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
+    locked: ClassVar[bool] = True
 
-    def __init__(self, lock: Lock) -> None:
-        self.cell = lock
-        self.event = None
+    cell: Lock
+    event: EventSpec = None
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task
@@ -211,17 +189,15 @@ class Acquire(_CellOp):
         return None, task
 
 
-class Release(_CellOp):
+class Release(Op, eq=False, gc=False):
     """Give a lock back."""
 
-    __slots__ = ()
-    kind = "release"
-    writes = True
-    locked = True
+    kind: ClassVar[str] = "release"
+    writes: ClassVar[bool] = True
+    locked: ClassVar[bool] = True
 
-    def __init__(self, lock: Lock, event: EventSpec = None) -> None:
-        self.cell = lock
-        self.event = event
+    cell: Lock
+    event: EventSpec = None
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         owner = memory[self.cell.index]
@@ -234,34 +210,23 @@ class Release(_CellOp):
         return None, task
 
 
-class Atomically(Op):
+class Atomically(Op, eq=False, gc=False):
     """One hardware action on several cells: the first ``seen`` of them are only read.
 
     ``fn(*values, *args)`` gives (new values of the others, result); ``when(*values)`` says whether
     it may happen.
     """
 
-    __slots__ = ("_cells", "args", "fn", "seen", "when")
-    kind = "atomically"
-    writes = True
-    locked = True
+    kind: ClassVar[str] = "atomically"
+    writes: ClassVar[bool] = True
+    locked: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        fn: Callable[..., tuple[tuple[Any, ...], Any]],
-        cells: tuple[Cell[Any], ...],
-        args: tuple[Hashable, ...],
-        when: Callable[..., bool] | None,
-        seen: int,
-        event: EventSpec,
-    ) -> None:
-        self.fn = fn
-        self._cells = cells
-        self.cell = cells[0]
-        self.args = args
-        self.when = when
-        self.seen = seen
-        self.event = event
+    fn: Callable[..., tuple[tuple[Any, ...], Any]]
+    several: tuple[Cell[Any], ...]
+    args: tuple[Any, ...] = ()
+    when: Callable[..., bool] | None = None
+    seen: int = 0
+    event: EventSpec = None
 
     @property
     def may_block(self) -> bool:  # type: ignore[override]
@@ -269,23 +234,27 @@ class Atomically(Op):
         return self.when is not None
 
     @property
+    def cell(self) -> Cell[Any]:  # type: ignore[override]
+        return self.several[0]
+
+    @property
     def cells(self) -> tuple[Cell[Any], ...]:
-        return self._cells
+        return self.several
 
     @property
     def written(self) -> tuple[Cell[Any], ...]:
-        return self._cells[self.seen :]
+        return self.several[self.seen :]
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.fn, self.args, self.when, self.seen)
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task
-        return self.when is None or self.when(*[memory[c.index] for c in self._cells])
+        return self.when is None or self.when(*[memory[c.index] for c in self.several])
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del task
-        cells = self._cells
+        cells = self.several
         new, result = self.fn(*[memory[c.index] for c in cells], *self.args)
         for cell, value in zip(cells[self.seen :], new, strict=True):
             memory[cell.index] = value
@@ -295,74 +264,68 @@ class Atomically(Op):
         return f"{_phrase(self.fn)} {', '.join(c.name for c in self.written)}"
 
 
-class Observe(Op):
+class Observe(Op, eq=False, gc=False):
     """Read several cells in one action: the result is ``fn(*values, *args)``."""
 
-    __slots__ = ("_cells", "args", "fn")
-    kind = "observe"
+    kind: ClassVar[str] = "observe"
 
-    def __init__(
-        self,
-        fn: Callable[..., Any],
-        cells: tuple[Cell[Any], ...],
-        args: tuple[Hashable, ...],
-        event: EventSpec,
-    ) -> None:
-        self.fn = fn
-        self._cells = cells
-        self.cell = cells[0]
-        self.args = args
-        self.event = event
+    fn: Callable[..., Any]
+    several: tuple[Cell[Any], ...]
+    args: tuple[Any, ...] = ()
+    event: EventSpec = None
+
+    @property
+    def cell(self) -> Cell[Any]:  # type: ignore[override]
+        return self.several[0]
 
     @property
     def cells(self) -> tuple[Cell[Any], ...]:
-        return self._cells
+        return self.several
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.fn, self.args)
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del task
-        result = self.fn(*[memory[c.index] for c in self._cells], *self.args)
+        result = self.fn(*[memory[c.index] for c in self.several], *self.args)
         return result, result
 
     def describe(self) -> str:
-        return f"read {', '.join(c.name for c in self._cells)}"
+        return f"read {', '.join(c.name for c in self.several)}"
 
 
-class WaitUntil(Op):
+class WaitUntil(Op, eq=False, gc=False):
     """Disabled until ``pred(*values)`` holds; the result is the values, seen at once."""
 
-    __slots__ = ("_cells", "pred")
-    kind = "wait"
-    may_block = True
+    kind: ClassVar[str] = "wait"
+    may_block: ClassVar[bool] = True
 
-    def __init__(
-        self, cells: tuple[Cell[Any], ...], pred: Callable[..., bool], event: EventSpec
-    ) -> None:
-        self._cells = cells
-        self.cell = cells[0]
-        self.pred = pred
-        self.event = event
+    several: tuple[Cell[Any], ...]
+    pred: Callable[..., bool]
+    event: EventSpec = None
+
+    @property
+    def cell(self) -> Cell[Any]:  # type: ignore[override]
+        return self.several[0]
 
     @property
     def cells(self) -> tuple[Cell[Any], ...]:
-        return self._cells
+        return self.several
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.pred,)
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task
-        return self.pred(*[memory[c.index] for c in self._cells])
+        return self.pred(*[memory[c.index] for c in self.several])
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del task
-        values = tuple(memory[c.index] for c in self._cells)
+        values = tuple([memory[c.index] for c in self.several])
         return values, values
 
     def describe(self) -> str:
-        return f"wait for {', '.join(c.name for c in self._cells)}"
+        return f"wait for {', '.join(c.name for c in self.several)}"
 
 
 def _phrase(fn: Callable[..., Any]) -> str:
@@ -370,84 +333,80 @@ def _phrase(fn: Callable[..., Any]) -> str:
     return fn.__name__.strip("_").replace("_", " ")
 
 
-class Choose(Op):
+class Choose(Op, eq=False, gc=False):
     """A branching edge: any of 0 .. n - 1. The engine decides; ``run`` is not used."""
 
-    __slots__ = ("branches",)
-    kind = "choose"
+    kind: ClassVar[str] = "choose"
+    cell: ClassVar[None] = None
 
-    def __init__(self, n: int, event: EventSpec = None) -> None:
-        if n < 1:
-            raise UsageError(f"choose({n}): a choice needs at least one way out")
-        self.cell = None
-        self.branches = n
-        self.event = event
+    n: int
+    event: EventSpec = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UsageError(f"choose({self.n}): a choice needs at least one way out")
+
+    @property
+    def branches(self) -> int:  # type: ignore[override]
+        """As many ways as were asked for."""
+        return self.n
 
     def operands(self) -> tuple[Hashable, ...]:
-        return (self.branches,)
+        return (self.n,)
 
 
-class _NoOp(Op):
+class _NoOp(Op, eq=False, gc=False):
     """An op that changes nothing and gives None."""
 
-    __slots__ = ()
-    reads = False
+    reads: ClassVar[bool] = False
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del memory, task
         return None, None
 
 
-class Fence(_NoOp):
-    """A full barrier. With a store buffer: disabled until the buffer is empty."""
+class Fence(_NoOp, eq=False, gc=False):
+    """A full barrier. With a store buffer (``cell``): disabled until the buffer is empty."""
 
-    __slots__ = ("buffer",)
-    kind = "fence"
-    may_block = True
+    kind: ClassVar[str] = "fence"
+    may_block: ClassVar[bool] = True
 
-    def __init__(self, buffer: Cell[Any] | None = None) -> None:
-        self.cell = buffer
-        self.event = None
+    cell: Cell[Any] | None = None
+    event: EventSpec = None
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task
         return self.cell is None or not memory[self.cell.index]
 
 
-class Mark(_NoOp):
+class Mark(_NoOp, eq=False, gc=False):
     """A step that only says something: a goal is reached, or another event happened."""
 
-    __slots__ = ("said",)
-    kind = "mark"
+    kind: ClassVar[str] = "mark"
+    cell: ClassVar[None] = None
 
-    def __init__(self, said: Event) -> None:
-        self.cell = None
-        self.said = said
-        self.event = said
+    event: Event
 
     def operands(self) -> tuple[Hashable, ...]:
-        return (self.said,)
+        return (self.event,)
 
     def describe(self) -> str:
-        return f"mark {self.said.name!r}" if isinstance(self.said, Goal) else f"mark {self.said}"
+        return f"mark {self.event.name!r}" if isinstance(self.event, Goal) else f"mark {self.event}"
 
 
-class Audit(_NoOp):
+class Audit(_NoOp, eq=False, gc=False):
     """An audit point as a step of its own."""
 
-    __slots__ = ("point",)
-    kind = "audit"
+    kind: ClassVar[str] = "audit"
+    cell: ClassVar[None] = None
 
-    def __init__(self, point: str) -> None:
-        self.cell = None
-        self.point = point
-        self.event = AuditPoint(point)
+    event: AuditPoint
 
     def operands(self) -> tuple[Hashable, ...]:
-        return (self.point,)
+        return (self.event,)
 
     def describe(self) -> str:
-        return f"audit {self.point}"
+        return f"audit {self.event.name}"
 
 
 def wait_until(
@@ -499,4 +458,4 @@ def mark(said: str | Event) -> Trap[None]:
 
 def audit_point(name: str) -> Trap[None]:
     """A step at which all audits run."""
-    return trap(Audit(name))
+    return trap(Audit(AuditPoint(name)))

@@ -10,7 +10,7 @@ Source: Sewell et al., "x86-TSO: a rigorous and usable programmer's model" (CACM
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 from vmm.engine.cells import Cell
 from vmm.engine.events import EventSpec
@@ -22,10 +22,9 @@ STORE_BUFFER_ENTRIES = 4
 Buffer = Cell[tuple[tuple[int, Any], ...]]
 
 
-class _BufferOp(Op):
+class _BufferOp(Op, eq=False, gc=False):
     """An op on a cell behind a store buffer."""
 
-    __slots__ = ("buffer",)
     cell: Cell[Any]
     buffer: Buffer
 
@@ -34,16 +33,12 @@ class _BufferOp(Op):
         return (self.cell, self.buffer)
 
 
-class TsoLoad(_BufferOp):
+class TsoLoad(_BufferOp, eq=False, gc=False):
     """Read the newest own buffered store to the cell, else memory."""
 
-    __slots__ = ()
-    kind = "tso-load"
+    kind: ClassVar[str] = "tso-load"
 
-    def __init__(self, cell: Cell[Any], buffer: Buffer, event: EventSpec = None) -> None:
-        self.cell = cell
-        self.buffer = buffer
-        self.event = event
+    event: EventSpec = None
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del task
@@ -54,22 +49,16 @@ class TsoLoad(_BufferOp):
         return value, value
 
 
-class TsoStore(_BufferOp):
+class TsoStore(_BufferOp, eq=False, gc=False):
     """Append a store to the buffer; disabled while it is full."""
 
-    __slots__ = ("value",)
-    kind = "tso-store"
-    may_block = True
-    reads = False
-    writes = True
+    kind: ClassVar[str] = "tso-store"
+    may_block: ClassVar[bool] = True
+    reads: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
 
-    def __init__(
-        self, cell: Cell[Any], buffer: Buffer, value: Hashable, event: EventSpec = None
-    ) -> None:
-        self.cell = cell
-        self.buffer = buffer
-        self.value = value
-        self.event = event
+    value: Any
+    event: EventSpec = None
 
     @property
     def written(self) -> tuple[Cell[Any], ...]:
@@ -88,18 +77,14 @@ class TsoStore(_BufferOp):
         return None, self.value
 
 
-class TsoDrain(_BufferOp):
+class TsoDrain(_BufferOp, eq=False, gc=False):
     """Pop the oldest buffered store, which must be to ``cell``, and store it."""
 
-    __slots__ = ()
-    kind = "tso-drain"
-    may_block = True
-    writes = True
+    kind: ClassVar[str] = "tso-drain"
+    may_block: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
-    def __init__(self, cell: Cell[Any], buffer: Buffer, event: EventSpec = None) -> None:
-        self.cell = cell
-        self.buffer = buffer
-        self.event = event
+    event: EventSpec = None
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task

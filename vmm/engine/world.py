@@ -185,5 +185,8 @@ def _attributes(obj: ModelObject) -> list[tuple[str, object]]:
 
 
 def _is_frozen_record(value: object) -> bool:
-    params = getattr(type(value), "__dataclass_params__", None)
-    return params is not None and bool(params.frozen)
+    for name in ("__dataclass_params__", "__struct_config__"):
+        params = getattr(type(value), name, None)
+        if params is not None:
+            return bool(params.frozen)
+    return False

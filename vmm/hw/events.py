@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vmm.engine.events import Event
 from vmm.units import Gva, Pfn
 
 
-@dataclass(frozen=True, slots=True)
-class WalkRead(Event):
+class WalkRead(Event, frozen=True):
     """The walker of a pCPU read an entry of the table in host frame ``table``."""
 
     pcpu: int
@@ -18,8 +15,7 @@ class WalkRead(Event):
     level: int
 
 
-@dataclass(frozen=True, slots=True)
-class Access(Event):
+class Access(Event, frozen=True):
     """A guest access reached memory through a translation that the processor held."""
 
     pcpu: int
@@ -30,22 +26,19 @@ class Access(Event):
     """Served by a TLB entry, not by a walk of this very access."""
 
 
-@dataclass(frozen=True, slots=True)
-class TlbFlush(Event):
+class TlbFlush(Event, frozen=True):
     """A pCPU dropped TLB entries."""
 
     pcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack(Event):
+class GiveBack(Event, frozen=True):
     """A host frame went back to the host: nobody may reach it any more."""
 
     pfn: Pfn
 
 
-@dataclass(frozen=True, slots=True)
-class Take(Event):
+class Take(Event, frozen=True):
     """A host frame was handed out again."""
 
     pfn: Pfn

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vmm.engine.events import Event
-from vmm.units import Gpa, Gva
+from vmm.units import Gfn, Gpa
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
@@ -55,41 +54,30 @@ class FaultResult(enum.Enum):
     """A write to a shadowed guest table: the store must be emulated."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmulatedStore(Event):
+class EmulatedStore(Event, frozen=True):
     """An emulated store reached guest memory; the shadow still has to follow."""
 
     gpa: Gpa
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class EmulatedStoreDone(Event):
+class EmulatedStoreDone(Event, frozen=True):
     """The shadow has followed an emulated store."""
 
     gpa: Gpa
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class FaultTaken(Event):
-    """A vCPU's page fault was looked at; ``outcome`` names what came of it."""
-
-    vcpu: int
-    gva: Gva
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowPageMade(Event):
-    """A shadow page entered the cache."""
+class ShadowPageMade(Event, frozen=True):
+    """A shadow page entered the cache, for the frame ``gfn`` (of a table unless ``direct``)."""
 
     page: int
+    gfn: Gfn
+    direct: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowPageZapped(Event):
-    """A shadow page was emptied, and freed unless a vCPU uses it as its root."""
+class ShadowPageFreed(Event, frozen=True):
+    """A shadow page of ``gfn`` left the cache."""
 
     page: int
-    why: str
+    gfn: Gfn

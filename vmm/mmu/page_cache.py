@@ -14,7 +14,7 @@ from vmm.engine.ops import atomically
 from vmm.engine.world import ModelObject, World
 from vmm.errors import InternalError
 from vmm.hw.events import GiveBack, Take
-from vmm.mmu.api import ShadowPageMade
+from vmm.mmu.api import ShadowPageFreed, ShadowPageMade
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, ShadowPage, make_spte_array
 from vmm.units import Gfn
@@ -74,7 +74,7 @@ class PageCache(ModelObject):
             (self.free, self.active, self.buckets[gfn], page.header),
             page.number,
             Header(gfn, role),
-            event=(Take(page.pfn), ShadowPageMade(page.number)),
+            event=(Take(page.pfn), ShadowPageMade(page.number, gfn, role.direct)),
         )
         return page
 
@@ -85,7 +85,7 @@ class PageCache(ModelObject):
             (self.free, self.active, self.buckets[header.gfn], page.header),
             page.number,
             header,
-            event=GiveBack(page.pfn),
+            event=(GiveBack(page.pfn), ShadowPageFreed(page.number, header.gfn)),
         )
 
     async def to_head(self, page: ShadowPage) -> None:

@@ -10,6 +10,7 @@ from vmm.engine.events import AuditPoint, Event
 from vmm.engine.monitor import Audit, Finding, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import Access
+from vmm.mmu.api import ShadowPageFreed, ShadowPageMade
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.monitors import Oracle
@@ -19,40 +20,46 @@ if TYPE_CHECKING:
     from typing import Any
 
 Gfns = tuple[int, ...]
+State = tuple[Gfns, Gfns]
 
 
 class WriteProtection(Audit):
-    """The state is the gfns that were shadowed when mmu_lock was last released.
+    """The state is (gfns protected, gfns being protected).
 
-    From then on protection is claimed, so a native store to one of them is a violation as long as
-    it stays shadowed; between two releases the protection may still be under way.
+    Protection is claimed from the release of mmu_lock on: a native store to the table is then a
+    violation as long as it stays shadowed; before, the protection may still be under way.
     """
 
     name = "audit/write-protection"
-    events = (Access, AuditPoint)
+    events = (Access, AuditPoint, ShadowPageMade, ShadowPageFreed)
 
     def __init__(self, mmu: ShadowMmu) -> None:
         self.mmu = mmu
 
-    def initial(self) -> Gfns:
-        return ()
+    def initial(self) -> State:
+        return (), ()
 
-    def on_event(self, state: Gfns, event: Event, step: Step, view: View) -> Verdict:
+    def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del step
-        if isinstance(event, Access):
-            return state, self._access(state, event, view)
-        shadowed = tuple(
-            [
-                gfn
-                for gfn, bucket in view.items(self.mmu.cache.buckets)
-                if any([not role.direct for role, _ in bucket])
-            ]
-        )
-        return state if shadowed == state else shadowed, ()
+        protected, coming = state
+        match event:
+            case Access():
+                return state, self._access(protected, event, view)
+            case ShadowPageMade(_, gfn, direct) if not direct:
+                return (protected, _with(coming, gfn)), ()
+            case ShadowPageFreed(_, gfn) if not self._shadowed(gfn, view):
+                return (_without(protected, gfn), _without(coming, gfn)), ()
+            case AuditPoint() if coming:
+                merged = tuple(sorted(dict.fromkeys((*protected, *coming))))
+                return (merged, ()), ()
+            case _:
+                return state, ()
 
-    def _access(self, state: Gfns, event: Access, view: View) -> tuple[Finding, ...]:
+    def _access(
+        self, protected: Gfns, event: Access, view: View
+    ) -> tuple[Finding, ...]:
         gfn = gfn_of(event.pfn)
-        if not event.write or gfn not in state or not self._shadowed(gfn, view):
+        if not event.write or gfn not in protected or not self._shadowed(gfn, view):
             return ()
         how = "a stale TLB entry" if event.cached else "a walk of the shadow tables"
         return (
@@ -74,7 +81,7 @@ class WriteProtection(Audit):
     def watched(self) -> tuple[Cell[Any] | CellArray[Any, Any], ...]:
         return (self.mmu.cache.sptes, self.mmu.cache.buckets)
 
-    def full(self, state: Gfns, view: View) -> tuple[Finding, ...]:
+    def full(self, state: State, view: View) -> tuple[Finding, ...]:
         del state
         found: list[Finding] = []
         for gfn, _ in view.items(self.mmu.cache.buckets):
@@ -82,7 +89,7 @@ class WriteProtection(Audit):
         return tuple(found)
 
     def incremental(
-        self, state: Gfns, view: View, written: tuple[Cell[Any], ...]
+        self, state: State, view: View, written: tuple[Cell[Any], ...]
     ) -> tuple[Finding, ...]:
         del state
         found: list[Finding] = []
@@ -106,6 +113,14 @@ class WriteProtection(Audit):
             for ref in view[self.mmu.rmap.chains[gfn]]  # type: ignore[index]
             if view[self.mmu.cache.sptes[ref]] & W
         ]
+
+
+def _with(gfns: Gfns, gfn: int) -> Gfns:
+    return gfns if gfn in gfns else tuple(sorted((*gfns, gfn)))
+
+
+def _without(gfns: Gfns, gfn: int) -> Gfns:
+    return tuple([g for g in gfns if g != gfn])
 
 
 def _build(world: World, vm: Vm | None) -> WriteProtection | None:

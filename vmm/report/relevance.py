@@ -7,9 +7,10 @@ all that.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from vmm.engine.events import AuditPoint, Event, Goal
 from vmm.engine.monitor import Finding
@@ -179,10 +180,7 @@ def _related_events(trace: Sequence[TraceStep]) -> list[int]:
 
 
 def _fields(event: Event) -> frozenset[tuple[str, str]]:
-    if isinstance(event, Goal | AuditPoint) or not dataclasses.is_dataclass(event):
+    if isinstance(event, Goal | AuditPoint):
         return frozenset()
-    return frozenset(
-        (field.name, repr(getattr(event, field.name)))
-        for field in dataclasses.fields(event)
-        if field.name not in ACTORS
-    )
+    fields = msgspec.structs.asdict(event).items()
+    return frozenset((name, repr(value)) for name, value in fields if name not in ACTORS)

@@ -82,11 +82,8 @@ def _step(step: TraceStep) -> Line:
 
 
 def _event(event: Event) -> Line:
-    fields: tuple[Any, ...] = dataclasses.fields(event) if dataclasses.is_dataclass(event) else ()
-    return {
-        "type": type(event).__name__,
-        **{field.name: _plain(getattr(event, field.name)) for field in fields},
-    }
+    fields = msgspec.structs.asdict(event).items()
+    return {"type": type(event).__name__, **{name: _plain(value) for name, value in fields}}
 
 
 def _plain(value: Any) -> Any:

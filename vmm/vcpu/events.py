@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vmm.engine.events import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Enter(Event):
+class Enter(Event, frozen=True):
     """A vCPU entered the guest."""
 
     vcpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exit(Event):
+class Exit(Event, frozen=True):
     """A vCPU left the guest; ``reason`` is KVM's word for why."""
 
     vcpu: int

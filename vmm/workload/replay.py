@@ -8,7 +8,6 @@ guest that never was, for which only the invariants of the MMU still hold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -44,8 +43,7 @@ class Action(NamedTuple):
     gpa: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed(Event):
+class Replayed(Event, frozen=True):
     """An event of a recording has been carried out; ``error`` is -1 or a guest fault's code."""
 
     number: int
@@ -179,7 +177,7 @@ class RecordedOrder:
         turn = self._order[self._at] if self._at < len(self._order) else enabled[0]
         if turn in enabled:
             op = pending[turn]
-            if isinstance(op, Mark) and isinstance(op.said, Replayed):
+            if isinstance(op, Mark) and isinstance(op.event, Replayed):
                 self._at += 1
             return turn
         hardware = [number for number in enabled if number >= self._vcpus]
