@@ -133,9 +133,9 @@ def test_a_set_in_a_local_is_refused_by_a_search(lab: Lab) -> None:
 def test_a_bug_in_vmm_is_told_as_one_with_the_command_that_shows_it(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vmm.engine.live import Run
+    from vmm.search import replay
 
-    monkeypatch.setattr(Run, "_refresh", None)
+    monkeypatch.setattr(replay, "op_tag", None)
     said = lab.vmm("run", "lost_update", "--seed", 3)
     assert said.code == 3
     assert "[vmm bug] TypeError: 'NoneType' object is not callable, at vmm" in said.complaint
