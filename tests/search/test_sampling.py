@@ -16,6 +16,7 @@ from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
 from vmm.engine.trace import Ending, Outcome, TraceStep
 from vmm.engine.world import World
+from vmm.search import sampling
 from vmm.search.sampling import Budget, ClassifiedRun, Sample, sample
 from vmm.strategies.random import RandomPicker
 from vmm.strategies.recorded import RecordedPicker
@@ -115,8 +116,14 @@ def test_each_way_out_of_a_choice_is_a_class() -> None:
 
 def test_the_unseen_mass_is_the_share_of_classes_seen_once() -> None:
     assert Sample().unseen_mass is None
-    found = Sample(executions=10, classes={1: 7, 2: 1, 3: 2})
-    assert found.unseen_mass == 0.1
+    found = Sample(executions=50, classes={1: 7, 2: 1, 3: 2})
+    assert (found.classified, found.unseen_mass) == (10, 0.1)
+
+
+def test_only_the_first_executions_are_classified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "CLASSIFIED_MAX", 30)
+    found = sample(two_tasks("wa", "wa"), RandomPicker, drive, budget=Budget(executions=50))
+    assert (found.executions, found.classified) == (50, 30)
 
 
 # --- budgets and failures ---

@@ -66,6 +66,7 @@ def _keys(done: Sample) -> dict[str, Any]:
         "steps": done.steps,
         "steps_per_second": done.steps / done.seconds if done.seconds else None,
         "first_failure": done.first_failure,
+        "classified": done.classified,
         "classes": len(done.classes),
         "unseen_mass": done.unseen_mass,
         "verdict": "violated" if done.failures else "incomplete",
@@ -79,8 +80,8 @@ def _lines(done: Sample, strategy: str, seed: int) -> list[str]:
         f"{done.steps:,} steps in {done.seconds:.2f} s"
     )
     classes = (
-        f" classes {len(done.classes):,} distinct partial orders; the next execution is of a new "
-        f"one with probability {done.unseen_mass or 0:.3f}"
+        f" classes {len(done.classes):,} distinct partial orders in {done.classified:,} runs; "
+        f"the next one is of a new class with probability {done.unseen_mass or 0:.3f}"
     )
     return [sampled, classes]
 

@@ -17,7 +17,6 @@ import textwrap
 from dataclasses import dataclass
 
 from vmm.engine.monitor import Finding
-from vmm.engine.ops import Op
 from vmm.engine.task import TaskKind
 from vmm.engine.trace import Ending, Outcome
 from vmm.report.phrases import intent, phrase
@@ -92,7 +91,7 @@ def race_table(
         Row(step.number, column[step.task.index], phrase(step))
         for step in (outcome.trace[index] for index in chosen)
     ]
-    rows += [Row(None, column[task], intent(op)) for task, op in waiting]
+    rows += [Row(None, column[task], text) for task, text in waiting]
     if rows:
         rows[-1] = Row(rows[-1].number, rows[-1].column, rows[-1].text, violates=True)
     return RaceTable(
@@ -106,15 +105,15 @@ def race_table(
     )
 
 
-def _waiting(run: CheckedRun, outcome: Outcome) -> list[tuple[int, Op]]:
-    """The ops that never took effect and yet are part of the finding."""
+def _waiting(run: CheckedRun, outcome: Outcome) -> list[tuple[int, str]]:
+    """By task, the ops that never took effect and yet are part of the finding."""
     if run.published is not None:
         op = run.pending[run.published]
-        return [] if op is None else [(run.published, op)]
+        return [] if op is None else [(run.published, intent(op))]
     if outcome.ending is not Ending.DEADLOCK:
         return []
     return [
-        (number, op)
+        (number, f"waits to {op.describe()}")
         for number, op in enumerate(run.pending)
         if op is not None and run.tasks[number].kind is not TaskKind.OPTIONAL
     ]

@@ -4,6 +4,9 @@ Two executions are of one *class* if they differ only in the order of independen
 different tasks that do not touch the same cell, or only read it. Each class is one partial order.
 The share of executions whose class was seen only once estimates the chance that the next execution
 is of a class not seen yet (Good 1953, "The population frequencies of species").
+
+Telling classes apart takes about as long as the execution itself, so only the first
+``CLASSIFIED_MAX`` executions are classified: enough for the estimate.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ _WORD = (1 << 64) - 1
 Progress = Callable[["Sample"], None]
 """Told now and then how far the sampling is."""
 
+CLASSIFIED_MAX = 10_000
+"""Executions whose class is found out; those after them run at full speed."""
 PROGRESS_EVERY = 64
 """Executions between two calls of a ``Progress``."""
 
@@ -41,7 +46,8 @@ class Failure:
 class Sample:
     """What came of the executions so far.
 
-    ``classes`` counts, by a hash of the partial order, how often each was seen.
+    ``classes`` counts, by a hash of the partial order, how often each was seen among the
+    executions that were classified.
     """
 
     executions: int = 0
@@ -58,17 +64,25 @@ class Sample:
         return self.failures[0].execution if self.failures else None
 
     @property
+    def classified(self) -> int:
+        """How many executions were classified."""
+        return sum(self.classes.values())
+
+    @property
     def unseen_mass(self) -> float | None:
         """The estimated chance that one more execution is of a class not seen yet."""
-        if not self.executions:
+        if not self.classes:
             return None
-        return sum(count == 1 for count in self.classes.values()) / self.executions
+        return sum(count == 1 for count in self.classes.values()) / self.classified
 
-    def add(self, seed: int, outcome: Outcome, partial_order: int) -> None:
+    def classify(self, partial_order: int) -> None:
+        """Count an execution's class."""
+        self.classes[partial_order] = self.classes.get(partial_order, 0) + 1
+
+    def add(self, seed: int, outcome: Outcome) -> None:
         """Count an execution."""
         self.executions += 1
         self.steps += outcome.steps
-        self.classes[partial_order] = self.classes.get(partial_order, 0) + 1
         for goal, reached in outcome.goals.items():
             self.goals[goal] = reached or self.goals.get(goal, False)
         if outcome.findings and not any(
@@ -123,9 +137,11 @@ def sample(
         for number in _seeds(seed):
             if not budget.allows(done):
                 break
-            run = ClassifiedRun(world, make(number), incremental=budget.incremental)
-            outcome = drive(run)
-            done.add(number, outcome, run.partial_order)
+            kind = ClassifiedRun if done.executions < CLASSIFIED_MAX else Run
+            run = kind(world, make(number), incremental=budget.incremental)
+            done.add(number, drive(run))
+            if isinstance(run, ClassifiedRun):
+                done.classify(run.partial_order)
             done.seconds = time.perf_counter() - started
             if on_progress is not None and done.executions % PROGRESS_EVERY == 0:
                 on_progress(done)
