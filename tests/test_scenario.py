@@ -93,7 +93,7 @@ def test_scenarios_may_define_dataclasses(lab: Lab) -> None:
         ("raise SystemExit(5)\n", r"scenarios/bad\.py:1: SystemExit: 5"),
         ("x = 1\n", r"scenarios/bad\.py has no SCENARIO"),
         ("SCENARIO = 3\n", r"bad\.py has a int as SCENARIO"),
-        (b"x = \"\xff\"\n", r"scenarios/bad\.py.*(decode|UTF-8|utf-8)"),
+        (b'x = "\xff"\n', r"scenarios/bad\.py.*(decode|UTF-8|utf-8)"),
         (b"\0", r"scenarios/bad\.py.*null byte"),
     ],
 )

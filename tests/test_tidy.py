@@ -33,14 +33,15 @@ FLOOR = {
     "hw": 2,
     "mmu": 3,
     "vcpu": 4,
-    "machine": 5,
-    "workload": 5,
-    "monitors": 6,
-    "bugs": 6,
-    "scenario": 7,
-    "report": 8,
-    "cli": 9,
-    "pytest_plugin": 9,
+    "programs": 5,
+    "machine": 6,
+    "workload": 6,
+    "monitors": 7,
+    "bugs": 7,
+    "scenario": 8,
+    "report": 9,
+    "cli": 10,
+    "pytest_plugin": 10,
 }
 # These could be a library of their own: they know nothing of memory.
 MEMORYLESS = ("engine", "search", "strategies")
