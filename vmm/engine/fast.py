@@ -1,92 +1,100 @@
 """The loop of the plain stepper: ``Run.next`` and ``Run.step`` fused, for speed.
 
 It does what they do, step for step; the loop hosts, which use them, must give the same digest, and
-the tests hold them to that. What is fused is only the common case: reads, writes, no event.
+the tests hold them to that. Only the common kinds of op are written out again, and only where
+nobody listens to their events.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.ops import Choose, Op, Read, Write
+from vmm.engine.ops import Atomically, Observe, Op, Read, Update, Write
 from vmm.engine.trace import BATCH, Ending
 
 if TYPE_CHECKING:
-    from vmm.engine.cells import Cell
     from vmm.engine.live import Run
-
-Before = tuple[tuple["Cell[Any]", Any], ...]
 
 
 def run_through(run: Run) -> None:
     """Take steps until the run is over. Errors: whatever a task raises."""
-    memory, pending, records, chosen = run.memory, run.pending, run.records, run.chosen
-    sends = [None if program is None else program.send for program in run.programs]
-    blockers, watches_all, pick = run.blockers, run.watches_all, run.picker.pick
-    asks_always, judges = run.asks_always, run.judges_pending
-    ready, last, budget = run.ready, run.last, run.step_budget - run.steps
-    while run.ending is None:
-        if len(chosen) >= budget:
-            run.ending = Ending.STEP_BUDGET
-            break
-        number = ready[0] if len(ready) == 1 and not asks_always else pick(ready, pending, last)
-        op = pending[number]
-        assert op is not None
-        # --- take effect ---
-        watched = op.event is not None or watches_all
-        before: Before = ()
-        if watched and op.writes:
-            before = tuple([(cell, memory[cell.index]) for cell in op.written])
-        kind = op.__class__
-        wakes: Any = False
-        tag = 0
-        if kind is Read:
-            cell = op.cell
-            result = record = memory[cell.index]  # type: ignore[union-attr]
-            tag = cell.tag  # type: ignore[union-attr]
-        elif kind is Write:
-            cell = op.cell
-            result, record = None, op.value  # type: ignore[attr-defined]
-            memory[cell.index] = record  # type: ignore[union-attr]
-            tag = cell.tag  # type: ignore[union-attr]
-            wakes = blockers.get(cell.index)  # type: ignore[union-attr]
-        elif kind is Choose:
-            result = record = run.branch(op)
+    memory, pending, waiters = run.memory, run.pending, run.waiters
+    sends: list[Any] = [None if program is None else program.send for program in run.programs]
+    records, watches_all, judges = run.records, run.watches_all, run.judges_pending
+    pick, asks_always = run.picker.pick, run.asks_always
+    unheard = run.unheard_events()
+    ready, mask, last = run.ready, run.mask, run.last
+    while run.ending is None and run.steps < run.step_budget:
+        # ``ending`` can change only where this inner loop is left.
+        for steps in range(run.steps + 1, run.step_budget + 1):
+            number = ready[0] if len(ready) == 1 and not asks_always else pick(ready, pending, last)
+            op: Any = pending[number]
+            kind, last = op.__class__, number
+            written: Any = None
+            # --- take effect ---
+            if watches_all or (op.event is not None and op.event.__class__ not in unheard):
+                run.steps = steps - 1
+                result = run.take_effect(number, op)
+                written = op.written
+                if run.ending is not None:
+                    break
+            elif kind is Read:
+                cell = op.cell
+                result = memory[cell.index]
+                records.append((number, mask, op.code, cell.tag, result))
+            elif kind is Write:
+                cell = op.cell
+                value = memory[cell.index] = op.value
+                result = None
+                records.append((number, mask, op.code, cell.tag, value))
+                if cell.index in waiters:
+                    written = (cell,)
+            elif kind is Update:
+                cell = op.cell
+                value, result = op.fn(memory[cell.index], *op.args)
+                memory[cell.index] = value
+                records.append((number, mask, op.code, cell.tag, (result, value)))
+                if cell.index in waiters:
+                    written = (cell,)
+            elif kind is Observe:
+                cells = op.several
+                result = op.fn(*[memory[cell.index] for cell in cells], *op.args)
+                records.append((number, mask, op.code, cells[0].tag, result))
+            elif kind is Atomically:
+                cells, seen = op.several, op.seen
+                value, result = op.fn(*[memory[cell.index] for cell in cells], *op.args)
+                for cell, new in zip(cells[seen:] if seen else cells, value, strict=True):
+                    memory[cell.index] = new
+                records.append((number, mask, op.code, cells[0].tag, (result, value)))
+                written = cells
+            else:
+                run.steps = steps - 1
+                result = run.take_effect(number, op)
+                written = op.written
+            if len(records) >= BATCH:
+                run.flush_records()
+            # --- on to the next op ---
+            try:
+                following = sends[number](result)
+            except StopIteration:
+                run.ended(number)
+            else:
+                if not isinstance(following, Op):
+                    raise run.foreign_await(number, following)
+                if op.may_block or following.may_block or judges:
+                    run.publish(number, following)
+                else:
+                    pending[number] = following
+            if written:
+                run.wake(written)
+            if run.mask != run.settled or run.ending is not None:
+                run.steps = steps
+                run.settle()
+                ready, mask = run.ready, run.mask
+                if run.ending is not None:
+                    break
         else:
-            result, record = op.run(memory, number)
-            if op.cell is not None:
-                tag = op.cell.tag
-            if op.writes:
-                wakes = any([blockers.get(c.index) for c in op.written])  # noqa: C419 - faster
-        records.append((number, run.mask, op.code, tag, record))
-        if len(records) == BATCH:
-            run.digest.feed(records)
-            records.clear()
-        chosen.append(number)
-        last = number
-        if watched:
-            run.steps, run.last = len(chosen), number
-            run.watch(number, op, result, before)
-            if run.ending is not None:
-                break
-        # --- on to the next op ---
-        try:
-            following = sends[number](result)  # type: ignore[misc]
-        except StopIteration:
-            following = None
-            run.ended(number)
-        else:
-            if not isinstance(following, Op):
-                raise run.foreign_await(number, following)
-            pending[number] = following
-        blocks = following is None or following.may_block
-        if op.may_block:
-            run.count_blocker(op, -1)
-        if blocks and following is not None:
-            run.count_blocker(following, 1)
-        if judges and following is not None:
-            run.judge_pending(number, following)
-        if wakes or blocks:
-            run.refresh()
-            ready = run.ready
-    run.steps, run.last = len(chosen), last
+            run.steps = run.step_budget
+    run.last = last
+    if run.ending is None:
+        run.ending = Ending.STEP_BUDGET

@@ -72,7 +72,10 @@ class Run:
         self.asks_always = getattr(picker, "every_step", False)
         self.programs: list[Program | None] = [None] * len(self.tasks)
         self.foreground = sum(task.kind is TaskKind.FOREGROUND for task in self.tasks)
-        self.blockers: dict[int, int] = {}
+        self.waiters: dict[int, list[int]] = {}
+        self.settled = -1
+        self._ends: dict[int, Ending | None] = {}
+        self._ready_of: dict[int, list[int]] = {}
         self.digest = Digest()
         self.records: list[Any] = []
 
@@ -86,7 +89,7 @@ class Run:
         for task in self.tasks:
             self.programs[task.index] = task.start()
             self._send(task.index, None)
-        self.refresh()
+        self.settle()
 
     def close(self) -> None:
         """Discard what is left of the tasks."""
@@ -103,8 +106,7 @@ class Run:
         if self._audits is not None and not self.findings:
             self.findings.extend(self._audits.in_full(self.states, self._view))
             self.ending = Ending.FINDING if self.findings else self.ending
-        self.digest.feed(self.records)
-        self.records = []
+        self.flush_records()
         return Outcome(
             ending=self.ending,
             steps=self.steps,
@@ -133,41 +135,54 @@ class Run:
         """Let a task's pending op take effect, then let the task publish its next one."""
         op = self.pending[number]
         assert op is not None, "a finished task cannot step"
+        result = self.take_effect(number, op)
+        if self.ending is not None:
+            return
+        self._send(number, result)
+        if op.writes:
+            self.wake(op.written)
+        if self.mask != self.settled:
+            self.settle()
+
+    def take_effect(self, number: int, op: Op) -> Any:
+        """Carry out an op, record the step, judge it; gives the op's result."""
         memory = self.memory
         watched = op.event is not None or self.watches_all
         before: tuple[tuple[Cell[Any], Any], ...] = ()
         if watched and op.writes:
             before = tuple([(cell, memory[cell.index]) for cell in op.written])
-        kind = op.__class__
-        if kind is Read:
-            cell = op.cell
-            result = record = memory[cell.index]  # type: ignore[union-attr]
-        elif kind is Write:
-            cell = op.cell
-            result, record = None, op.value  # type: ignore[attr-defined]
-            memory[cell.index] = record  # type: ignore[union-attr]
-        elif kind is Choose:
-            cell = None
+        if op.__class__ is Choose:
             result = record = self.branch(op)
         else:
-            cell = op.cell
             result, record = op.run(memory, number)
-        self.records.append(
-            (number, self.mask, op.code, cell.tag if cell is not None else 0, record)
-        )
-        if len(self.records) == BATCH:
-            self.digest.feed(self.records)
-            self.records = []
+        tag = 0 if op.cell is None else op.cell.tag
+        self.records.append((number, self.mask, op.code, tag, record))
+        if len(self.records) >= BATCH:
+            self.flush_records()
         self.steps += 1
-        self.chosen.append(number)
         self.last = number
         if watched:
             self.watch(number, op, result, before)
-            if self.ending is not None:
-                return
-        self._send(number, result)
-        if (op.writes and self._wakes(op)) or self._became_blocker(number):
-            self.refresh()
+        return result
+
+    def unheard_events(self) -> dict[type[Event], None]:
+        """Kinds of event that nobody listens to: without monitors, all but goals."""
+        if self.oracles is not None or self._record:
+            return {}
+        kinds: dict[type[Event], None] = {}
+        found = Event.__subclasses__()
+        while found:
+            kind = found.pop()
+            found += kind.__subclasses__()
+            if kind is not Goal:
+                kinds[kind] = None
+        return kinds
+
+    def flush_records(self) -> None:
+        """Hash the steps recorded so far. Batches are cut at the same steps on every host."""
+        self.digest.feed(self.records)
+        self.chosen.extend([record[0] for record in self.records])
+        self.records.clear()
 
     def branch(self, op: Op) -> int:
         """Which way out a choice takes."""
@@ -178,9 +193,6 @@ class Run:
 
     def _send(self, number: int, result: object) -> None:
         """Resume a task; note what it publishes, or that it ended."""
-        previous = self.pending[number]
-        if previous is not None and previous.may_block:
-            self.count_blocker(previous, -1)
         program = self.programs[number]
         assert program is not None
         try:
@@ -190,9 +202,19 @@ class Run:
             return
         if not isinstance(op, Op):
             raise self.foreign_await(number, op)
+        self.publish(number, op)
+
+    def publish(self, number: int, op: Op) -> None:
+        """Note what a task is about to do, and whether it may."""
+        previous = self.pending[number]
         self.pending[number] = op
+        if previous is not None and previous.may_block:
+            self._wait(previous, number, waits=False)
         if op.may_block:
-            self.count_blocker(op, 1)
+            self._wait(op, number, waits=True)
+            self._set_ready(number, enabled=op.enabled(self.memory, number))
+        else:
+            self._set_ready(number, enabled=True)
         if self.judges_pending:
             self.judge_pending(number, op)
 
@@ -209,47 +231,65 @@ class Run:
 
     def ended(self, number: int) -> None:
         """Note that a task has run to its end."""
+        previous = self.pending[number]
+        if previous is not None and previous.may_block:
+            self._wait(previous, number, waits=False)
         self.programs[number] = self.pending[number] = None
         self.foreground -= self.tasks[number].kind is TaskKind.FOREGROUND
+        self._set_ready(number, enabled=False)
+        self._ends.clear()
+        self.settled = -1
 
     # --- who is enabled ---
 
-    def count_blocker(self, op: Op, change: int) -> None:
-        """Keep count, for each cell, of the pending ops that it may enable."""
-        blockers = self.blockers
+    def _wait(self, op: Op, number: int, *, waits: bool) -> None:
         for cell in op.cells:
-            blockers[cell.index] = blockers.get(cell.index, 0) + change
+            waiting = self.waiters.setdefault(cell.index, [])
+            if waits:
+                waiting.append(number)
+            else:
+                waiting.remove(number)
+                if not waiting:
+                    del self.waiters[cell.index]
 
-    def _wakes(self, op: Op) -> bool:
-        blockers = self.blockers
-        return any([blockers.get(cell.index) for cell in op.written])  # noqa: C419 - a list is faster
+    def wake(self, written: tuple[Cell[Any], ...]) -> None:
+        """Ask anew who may step of those that wait for cells which have been written."""
+        waiters = self.waiters
+        for cell in written:
+            if cell.index not in waiters:
+                continue
+            for number in waiters[cell.index]:
+                op = self.pending[number]
+                assert op is not None
+                self._set_ready(number, enabled=op.enabled(self.memory, number))
 
-    def _became_blocker(self, number: int) -> bool:
-        op = self.pending[number]
-        return op is None or op.may_block
+    def _set_ready(self, number: int, *, enabled: bool) -> None:
+        bit = 1 << number
+        self.mask = self.mask | bit if enabled else self.mask & ~bit
 
-    def refresh(self) -> None:
-        """Find out anew who is enabled, and whether that is the end."""
-        memory, ready, mask = self.memory, [], 0
-        for number, op in enumerate(self.pending):
-            if op is not None and (not op.may_block or op.enabled(memory, number)):
-                ready.append(number)
-                mask |= 1 << number
-        self.ready, self.mask = ready, mask
+    def settle(self) -> None:
+        """Who may step, and whether that is the end; both follow from the enabled set.
+
+        To be called when the set may have changed since, or a task has ended.
+        """
+        mask = self.settled = self.mask
+        if mask not in self._ready_of:
+            self._ready_of[mask] = [n for n in range(len(self.tasks)) if mask >> n & 1]
+        self.ready = self._ready_of[mask]
         if self.ending is None:
-            self._look_for_the_end()
-
-    def _look_for_the_end(self) -> None:
-        moving = [self.tasks[n].kind for n in self.ready]
-        if not self.foreground:
-            if TaskKind.EVENTUAL not in moving:
-                self.ending = Ending.QUIESCENT
-        elif all(kind is TaskKind.OPTIONAL for kind in moving):
-            self.ending = Ending.DEADLOCK
-            if self.oracles is not None:
+            if mask not in self._ends:
+                self._ends[mask] = self._end_of(self.ready)
+            self.ending = self._ends[mask]
+            if self.ending is Ending.DEADLOCK and self.oracles is not None:
                 pending = tuple(self.pending)
                 judged = self.oracles.stuck(pending)
                 self.findings.extend(judged or [stuck(self.world, pending, self._view)])
+
+    def _end_of(self, ready: list[int]) -> Ending | None:
+        kinds = [self.tasks[n].kind for n in ready]
+        if not self.foreground:
+            return None if TaskKind.EVENTUAL in kinds else Ending.QUIESCENT
+        return Ending.DEADLOCK if all(kind is TaskKind.OPTIONAL for kind in kinds) else None
 
     # --- monitors and records ---
 

@@ -213,8 +213,7 @@ class Release(Op, eq=False, gc=False):
 class Atomically(Op, eq=False, gc=False):
     """One hardware action on several cells: the first ``seen`` of them are only read.
 
-    ``fn(*values, *args)`` gives (new values of the others, result); ``when(*values)`` says whether
-    it may happen.
+    ``fn(*values, *args)`` gives (new values of the others, result).
     """
 
     kind: ClassVar[str] = "atomically"
@@ -224,14 +223,8 @@ class Atomically(Op, eq=False, gc=False):
     fn: Callable[..., tuple[tuple[Any, ...], Any]]
     several: tuple[Cell[Any], ...]
     args: tuple[Any, ...] = ()
-    when: Callable[..., bool] | None = None
     seen: int = 0
     event: EventSpec = None
-
-    @property
-    def may_block(self) -> bool:  # type: ignore[override]
-        """Only a guarded action can be disabled."""
-        return self.when is not None
 
     @property
     def cell(self) -> Cell[Any]:  # type: ignore[override]
@@ -246,11 +239,7 @@ class Atomically(Op, eq=False, gc=False):
         return self.several[self.seen :]
 
     def operands(self) -> tuple[Hashable, ...]:
-        return (self.fn, self.args, self.when, self.seen)
-
-    def enabled(self, memory: Any, task: int) -> bool:
-        del task
-        return self.when is None or self.when(*[memory[c.index] for c in self.several])
+        return (self.fn, self.args, self.seen)
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         del task
@@ -262,6 +251,22 @@ class Atomically(Op, eq=False, gc=False):
 
     def describe(self) -> str:
         return f"{_phrase(self.fn)} {', '.join(c.name for c in self.written)}"
+
+
+class AtomicallyWhen(Atomically, eq=False, gc=False):
+    """A hardware action that may happen only when ``when(*values)`` holds."""
+
+    kind: ClassVar[str] = "atomically when"
+    may_block: ClassVar[bool] = True
+
+    when: Callable[..., bool] = bool
+
+    def operands(self) -> tuple[Hashable, ...]:
+        return (self.fn, self.args, self.seen, self.when)
+
+    def enabled(self, memory: Any, task: int) -> bool:
+        del task
+        return self.when(*[memory[c.index] for c in self.several])
 
 
 class Observe(Op, eq=False, gc=False):
@@ -438,7 +443,9 @@ def atomically(
     event: EventSpec = None,
 ) -> Trap[R]:
     """One hardware action: ``fn(*read values, *values, *args)`` -> (new values, result)."""
-    return trap(Atomically(fn, (*reads, *cells), args, when, len(reads), event))
+    if when is None:
+        return trap(Atomically(fn, (*reads, *cells), args, len(reads), event))
+    return trap(AtomicallyWhen(fn, (*reads, *cells), args, len(reads), event, when))
 
 
 def observe(
