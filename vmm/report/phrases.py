@@ -7,7 +7,7 @@ from typing import Any
 
 from vmm.engine.cells import Cell
 from vmm.engine.events import AuditPoint, Event, Goal
-from vmm.engine.ops import Cas, Choose, Op, Read, Update, WaitUntil, Write
+from vmm.engine.ops import Atomically, Cas, Choose, Observe, Op, Read, Update, WaitUntil, Write
 from vmm.engine.trace import TraceStep
 from vmm.engine.tso import TsoDrain, TsoLoad, TsoStore
 
@@ -29,8 +29,9 @@ def intent(op: Op) -> str:
         case Cas():
             return _line("cas", f"{op.cell.name} {shown(op.cell, op.old)} -> {_new(op)}")
         case _:
-            kind, _, rest = op.describe().partition(" ")
-            return _line(kind.lstrip("_"), rest)
+            text = op.describe().lstrip("_")
+            rest = text.removeprefix(op.kind)
+            return text if rest == text else _line(op.kind, rest.strip())
 
 
 def shown(cell: Cell[Any], value: Any) -> str:
@@ -58,6 +59,10 @@ def _action(step: TraceStep) -> str:
         case _ if step.changes and not op.may_block and op.kind not in {"write", "release"}:
             name = getattr(getattr(op, "fn", None), "__name__", op.kind)
             return f"{name.strip('_').replace('_', ' ')}: {_changes(step)}"
+        case Atomically():
+            return f"{intent(op)}: no change"
+        case Observe():
+            return _line("read", ", ".join(cell.name for cell in op.cells))
         case _:
             return intent(op)
 
