@@ -69,9 +69,9 @@ def _keys(result: Result, seconds: float) -> dict[str, Any]:
 
 def _violations(experiment: Experiment, result: Result) -> list[Violation]:
     from vmm.report.violation import witnessed
-    from vmm.scenario.experiment import recorded_picker
+    from vmm.strategies.recorded import RecordedPicker
 
     if result.schedule is None:
         return []
-    picker, steps = recorded_picker(result.schedule), len(result.schedule.tasks)
+    picker, steps = RecordedPicker(result.schedule), len(result.schedule.tasks)
     return [witnessed(experiment, experiment.world(), picker, result.findings, steps=steps)]

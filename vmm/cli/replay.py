@@ -59,15 +59,16 @@ def _replayed(
     at_work: Session, experiment: Experiment, recorded: Recorded, host: str
 ) -> tuple[Violation, Outcome]:
     from vmm.report.violation import violation
-    from vmm.scenario.experiment import host_named, recorded_picker
+    from vmm.scenario.experiment import host_named
     from vmm.search.replay import replay
+    from vmm.strategies.recorded import RecordedPicker
 
     drive, world = host_named(host), experiment.world()
     at_work.begin(experiment, experiment.command("replay", "TOKEN", "--host", host))
     run, outcome = replay(
         world,
         recorded,
-        recorded_picker(recorded.schedule),
+        RecordedPicker(recorded.schedule),
         drive,
         incremental=experiment.is_long,
     )

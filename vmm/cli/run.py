@@ -122,10 +122,10 @@ class _Run:
         return outcome
 
     def _picker(self, world: Any) -> Picker:
-        from vmm.scenario.experiment import recorded_picker
+        from vmm.strategies.recorded import RecordedPicker
 
         if self.recorded is not None:
-            return recorded_picker(self.recorded.schedule)
+            return RecordedPicker(self.recorded.schedule)
         return self.experiment.pickers(world, self.strategy)(self.seed)
 
     def _again(self) -> str:

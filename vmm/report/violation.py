@@ -14,8 +14,9 @@ from vmm.engine.world import World
 from vmm.errors import InternalError
 from vmm.report import findings as finding_files
 from vmm.report.race_table import RaceTable, race_table
-from vmm.scenario.experiment import Experiment, host_named, recorded_picker
+from vmm.scenario.experiment import Experiment, host_named
 from vmm.search.replay import CheckedRun, replay
+from vmm.strategies.recorded import RecordedPicker
 
 TOKEN_MAX = 2000
 """Tokens longer than this are unwieldy: the replay command then names the finding file."""
@@ -57,7 +58,7 @@ class Violation:
         run, outcome = replay(
             self.experiment.world(),
             self.recorded,
-            recorded_picker(self.recorded.schedule),
+            RecordedPicker(self.recorded.schedule),
             host_named("direct"),
             record=True,
             incremental=self.experiment.is_long,

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import Any
 
 from vmm.discovery import discover, unknown
 from vmm.engine.hosts import HOSTS, driver
 from vmm.engine.live import Run
-from vmm.engine.schedule import Origin, Picker, Recorded, Schedule
+from vmm.engine.schedule import Origin, Picker, Recorded
 from vmm.engine.trace import Outcome
 from vmm.engine.world import World
 from vmm.errors import ScheduleError, StaleSchedule, UsageError
-from vmm.machine import COMPONENTS, ERAS, MachineConfig, build_world
-from vmm.programs import Programs
+from vmm.machine import ERAS, MachineConfig, build_world
 from vmm.scenario.contract import Scenario
 from vmm.scenario.failures import user_errors
 from vmm.scenario.loading import LoadedScenario, load
+from vmm.scenario.wiring import (
+    check_bugs,
+    machine_of,
+    monitor_factories,
+    overrides_of,
+    programs_of,
+)
 from vmm.search.replay import Drive
 from vmm.strategies import Strategy
-from vmm.strategies.recorded import RecordedPicker
 
 OWN_STRATEGY = "recorded"
 """The name under which a scenario's own picker goes."""
@@ -68,10 +71,10 @@ class Experiment:
                 world = build_world(
                     self.loaded.slug,
                     self.machine,
-                    _programs(scenario, self.machine.vcpus),
+                    programs_of(scenario, self.machine.vcpus),
                     self.params,
-                    overrides=_overrides(self.bugs),
-                    monitors=_monitor_factories(),
+                    overrides=overrides_of(self.bugs),
+                    monitors=monitor_factories(),
                 )
         world.goals = scenario.goals
         return world
@@ -82,7 +85,7 @@ class Experiment:
         scenario.build(world, self.params)
         if not world.tasks:
             raise UsageError(f"{self.loaded.path}: the world has no task: add some with world.task")
-        made = [factory(world, None) for factory in _monitor_factories()]
+        made = [factory(world, None) for factory in monitor_factories()]
         world.monitors.extend(monitor for monitor in made if monitor is not None)
         return world
 
@@ -107,7 +110,7 @@ class Experiment:
         scenario, words = self.loaded.scenario, [self.loaded.name]
         for bug in self.bugs:
             words += ["--bug", bug]
-        if self.machine is not None and self.machine.era != _machine(scenario, self.params).era:
+        if self.machine is not None and self.machine.era != machine_of(scenario, self.params).era:
             words += ["--era", self.machine.era]
         defaults = scenario.values({})
         for name, value in self.params.items():
@@ -139,13 +142,13 @@ def prepare(
             )
         return Experiment(loaded, values, (), None)
     with user_errors():
-        machine = _machine(scenario, values)
+        machine = machine_of(scenario, values)
     if era is not None:
         machine = replace(machine, era=era)
     if machine.era not in ERAS:
         raise unknown("era", machine.era, ERAS)
     chosen = tuple(dict.fromkeys(bug.replace("_", "-") for bug in bugs))
-    _check_bugs(chosen, machine.era)
+    check_bugs(chosen, machine.era)
     return Experiment(loaded, values, chosen, machine)
 
 
@@ -183,11 +186,6 @@ def strategy_named(name: str) -> Strategy:
     return spec
 
 
-def recorded_picker(schedule: Schedule) -> Picker:
-    """A picker that takes the recorded choices."""
-    return RecordedPicker(schedule)
-
-
 def host_named(name: str) -> Drive:
     """What drives a run on that host. Errors: there is none of that name."""
     if name not in HOSTS:
@@ -199,58 +197,3 @@ def host_named(name: str) -> Drive:
             return drive(run)
 
     return guarded
-
-
-# --- wiring of machines ---
-
-
-def _machine(scenario: Scenario, params: Mapping[str, Any]) -> MachineConfig:
-    made = scenario.machine(params) if callable(scenario.machine) else scenario.machine
-    if not isinstance(made, MachineConfig):
-        raise UsageError(f"the scenario's machine is a {type(made).__name__}, not a MachineConfig")
-    return made
-
-
-def _programs(scenario: Scenario, vcpus: int) -> Programs:
-    others = scenario.other_vcpus
-    rest = {} if others is None else dict.fromkeys(range(vcpus), others)
-    return Programs(
-        vcpus={**rest, **scenario.vcpus},
-        setups=scenario.setups,
-        interrupts=scenario.interrupts,
-        hosts=scenario.hosts,
-    )
-
-
-def _check_bugs(bugs: Iterable[str], era: str) -> None:
-    known = discover("vmm.bugs")
-    for bug in bugs:
-        if bug not in known:
-            raise unknown("bug", bug, known)
-        eras: tuple[str, ...] = known[bug].SPEC.eras
-        if era not in eras:
-            raise UsageError(
-                f"the bug {bug} does not apply to era {era}: choose --era {' or '.join(eras)}"
-            )
-
-
-def _overrides(bugs: Iterable[str]) -> dict[str, list[type]]:
-    """The classes that bring the bugs back, by the component that each overrides."""
-    known = discover("vmm.bugs")
-    overrides: dict[str, list[type]] = {}
-    for bug in bugs:
-        for name, made in _own_classes(known[bug]):
-            overrides.setdefault(name, []).append(made)
-    return overrides
-
-
-def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
-    return [
-        (name, value)
-        for name, value in vars(module).items()
-        if name in COMPONENTS and isinstance(value, type) and value.__module__ == module.__name__
-    ]
-
-
-def _monitor_factories() -> list[Any]:
-    return [module.SPEC.build for module in discover("vmm.monitors").values()]
