@@ -2,18 +2,19 @@
 
     python benchmarks/live_steps.py [--seconds 1.0]
 
-A step is one op: it takes effect, goes into the trace digest, and its task runs on to its next op.
-The bare switch is ``send`` into coroutines that await as deeply as the scenario's tasks do (the mean
-depth over all steps, measured in this run; between two whole depths the cost is interpolated), in
-turn, and do nothing else. ``ratio`` is steps a second over bare switches a second: 1.0 would mean
-that the engine and the model's own code cost nothing. What a run needs to start is included.
+A step is one op: it takes effect, goes into the trace digest, and its task runs on to its next
+op. The bare switch is ``send`` into coroutines that await as deeply as the scenario's tasks do
+(the mean depth over all steps, measured in this run; between two whole depths the cost is
+interpolated), in turn, and do nothing else. ``ratio`` is steps a second over bare switches a
+second: 1.0 would mean that the engine and the model's own code cost nothing. What a run needs to
+start is included.
 """
 
 from __future__ import annotations
 
 import time
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 import click
@@ -82,9 +83,7 @@ def mean_depth(experiment: Experiment, steps: int = 3000) -> float:
     return sum(depths) / len(depths)
 
 
-def steps_a_second(
-    experiment: Experiment, host: str, *, monitors: bool, seconds: float
-) -> float:
+def steps_a_second(experiment: Experiment, host: str, *, monitors: bool, seconds: float) -> float:
     """Steps a second over whole runs, each under a seed of its own."""
     world = experiment.world()
     make = experiment.pickers(world, experiment.default_strategy)
@@ -96,11 +95,6 @@ def steps_a_second(
         steps += drive(run).steps
         seed += 1
     return steps / (time.perf_counter() - start)
-
-
-def best(measure: Callable[[], float]) -> float:
-    """The best of some rounds: the one that other work of the machine disturbed least."""
-    return max(measure() for _ in range(ROUNDS))
 
 
 @click.command()
@@ -115,11 +109,10 @@ def main(seconds: float, names: tuple[str, ...]) -> None:
         depth = mean_depth(experiment)
         for host in ("direct", "asyncio", "trio"):
             for monitors in (False, True):
-                bare = best(lambda: _bare(depth, tasks))
-                steps = best(
-                    lambda: steps_a_second(
-                        experiment, host, monitors=monitors, seconds=seconds / ROUNDS
-                    )
+                bare = max(_bare(depth, tasks) for _ in range(ROUNDS))
+                steps = max(
+                    steps_a_second(experiment, host, monitors=monitors, seconds=seconds / ROUNDS)
+                    for _ in range(ROUNDS)
                 )
                 click.echo(
                     f"{name:28}{host:9}{'on' if monitors else 'off':10}"

@@ -1,9 +1,9 @@
 """Two vCPUs edit different entries of one shadowed page table.
 
 A busy SMP guest: one CPU unmaps a page, another one maps a page, both in the same table. Every
-store traps, is emulated, and updates its own shadow entry under mmu_lock. Then each CPU uses what it
-wrote, after the INVLPG that x86 asks of it. The reverse map must follow both, and nobody may end up
-with the other's mapping.
+store traps, is emulated, and updates its own shadow entry under mmu_lock. Then each CPU uses what
+it wrote, after the INVLPG that x86 asks of it. The reverse map must follow both, and nobody may
+end up with the other's mapping.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Two vCPUs switch between two address spaces: the point of caching shadow pages.
 
-Before January 2007 a cr3 load threw the shadow away, and each switch was paid with a fault for every
-page touched afterwards. With the cache the load finds the shadow of the other space where it left
-it. Here both vCPUs switch to and fro and touch a page of each space; the roots are shared, counted,
-and found again. ``-p no_cache=1`` runs the old MMU, in which the goal is out of reach.
+Before January 2007 a cr3 load threw the shadow away, and each switch was paid with a fault for
+every page touched afterwards. With the cache the load finds the shadow of the other space where
+it left it. Here both vCPUs switch to and fro and touch a page of each space; the roots are
+shared, counted, and found again. ``-p no_cache=1`` runs the old MMU, in which the goal is out of
+reach.
 """
 
 from __future__ import annotations

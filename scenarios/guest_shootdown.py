@@ -1,10 +1,10 @@
 """A guest kernel does its own TLB shootdown, with interrupts between its CPUs.
 
-vCPU 0 takes a page away: it clears the entry, drops its own translation, interrupts vCPU 1 and spins
-until vCPU 1 has acknowledged; then it may use the frame for something else. The handler on vCPU 1
-drops the translation and acknowledges through memory. Two protocols are stacked here: the guest's,
-and KVM's own below it, which must have brought the shadow up to date before the guest believes that
-the page is gone. After the shootdown a load of that page must fault.
+vCPU 0 takes a page away: it clears the entry, drops its own translation, interrupts vCPU 1 and
+spins until vCPU 1 has acknowledged; then it may use the frame for something else. The handler on
+vCPU 1 drops the translation and acknowledges through memory. Two protocols are stacked here: the
+guest's, and KVM's own below it, which must have brought the shadow up to date before the guest
+believes that the page is gone. After the shootdown a load of that page must fault.
 """
 
 from __future__ import annotations

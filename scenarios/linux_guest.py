@@ -1,15 +1,15 @@
 """A real Linux guest on two CPUs: its page tables and what it did to them.
 
-The recording holds the page tables of all processes of a small Debian guest and the first events of
-a busy second: processes fork, exec, map and unmap memory, and the kernel switches between them on
-both CPUs. Here the guest is let loose on the shadow MMU: its vCPUs fault their pages in, rewrite the
-tables through the kernel's direct map (which traps once a table is shadowed), invalidate, and load
-cr3.
+The recording holds the page tables of all processes of a small Debian guest and the first events
+of a busy second: processes fork, exec, map and unmap memory, and the kernel switches between them
+on both CPUs. Here the guest is let loose on the shadow MMU: its vCPUs fault their pages in,
+rewrite the tables through the kernel's direct map (which traps once a table is shadowed),
+invalidate, and load cr3.
 
 By default the vCPUs take turns as recorded, and everything must come out as it did then: each
-translation, each page fault with its error code, and at every checkpoint the tables in memory to the
-bit. Under any other strategy the two CPUs overlap as they like; then the guest is a fiction, but the
-shadow must follow its tables all the same.
+translation, each page fault with its error code, and at every checkpoint the tables in memory to
+the bit. Under any other strategy the two CPUs overlap as they like; then the guest is a fiction,
+but the shadow must follow its tables all the same.
 """
 
 from __future__ import annotations

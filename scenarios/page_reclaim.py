@@ -1,10 +1,10 @@
 """The host takes a guest page away while both vCPUs use it.
 
 The host is short of memory and wants the frame behind DATA. It unmaps the frame from every shadow
-table with the help of the reverse map, makes sure that no TLB holds it, and only then gives it back.
-A vCPU that touches DATA later faults and gets another frame. If the flush does not reach the other
-CPU, that CPU goes on reading and writing a page that may belong to somebody else by now: an escape
-from guest to host.
+table with the help of the reverse map, makes sure that no TLB holds it, and only then gives it
+back. A vCPU that touches DATA later faults and gets another frame. If the flush does not reach
+the other CPU, that CPU goes on reading and writing a page that may belong to somebody else by
+now: an escape from guest to host.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A pool of shadow pages too small for what two vCPUs use.
 
-Each address space needs four shadow pages, and the pool holds seven. When a fault finds fewer than
-four free, KVM zaps the oldest pages first, whoever built them: also pages that the other vCPU is
-walking at this very moment, and its root, which must stay while it is in use. The vCPU that lost its
-pages faults and builds them again.
+Each address space needs four shadow pages, and the pool holds seven. When a fault finds fewer
+than four free, KVM zaps the oldest pages first, whoever built them: also pages that the other
+vCPU is walking at this very moment, and its root, which must stay while it is in use. The vCPU
+that lost its pages faults and builds them again.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """A guest forks: it writes a page table so often that shadowing it no longer pays.
 
 The tables of space B are still shadowed from when a vCPU ran in it. Now vCPU 0, in space A, makes
-B's pages read-only one by one, as fork does. Each write to a shadowed table costs an exit. The third
-one in a row to the same table is taken for a flood: KVM zaps the shadow page, which unprotects the
-table, and the rest of the burst runs at full speed. When vCPU 0 runs in B, the next fault shadows
-the table again, from what it holds by then.
+B's pages read-only one by one, as fork does. Each write to a shadowed table costs an exit. The
+third one in a row to the same table is taken for a flood: KVM zaps the shadow page, which
+unprotects the table, and the rest of the burst runs at full speed. When vCPU 0 runs in B, the
+next fault shadows the table again, from what it holds by then.
 
-vCPU 1 writes the same table with an instruction that KVM's emulator does not know. If that traps, the
-table is unprotected at once and the instruction runs natively.
+vCPU 1 writes the same table with an instruction that KVM's emulator does not know. If that traps,
+the table is unprotected at once and the instruction runs natively.
 """
 
 from __future__ import annotations

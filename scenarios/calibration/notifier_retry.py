@@ -16,7 +16,6 @@ code with this one, for 1, 2 and 3 vCPUs: 199, 3,741 and 84,233 with the guard, 
 counted.
 """
 
-
 from vmm.scenario import (
     Cell,
     Event,

@@ -13,8 +13,10 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Base of all events; subclasses are frozen too. (A struct is made in a tenth of the time that
-    a frozen dataclass takes, and most steps of a machine carry an event.)
+    """Base of all events. A subclass says ``frozen=True`` too, and is no dataclass.
+
+    A struct is made in a tenth of the time that a frozen dataclass takes, and most steps of a
+    machine carry an event.
     """
 
 

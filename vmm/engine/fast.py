@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.ops import Atomically, Observe, Op, Read, Update, Write
+from vmm.engine.ops import Observe, Op, Read, Update, Write
 from vmm.engine.trace import BATCH, Ending
 
 if TYPE_CHECKING:
     from vmm.engine.live import Run
 
+INLINE = dict.fromkeys((Read, Write, Update, Observe))
 
-def run_through(run: Run) -> None:
+
+def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     """Take steps until the run is over. Errors: whatever a task raises."""
     memory, pending, waiters = run.memory, run.pending, run.waiters
     sends: list[Any] = [None if program is None else program.send for program in run.programs]
@@ -32,7 +34,8 @@ def run_through(run: Run) -> None:
             kind, last = op.__class__, number
             written: Any = None
             # --- take effect ---
-            if watches_all or (op.event is not None and op.event.__class__ not in unheard):
+            event = op.event
+            if watches_all or kind not in INLINE or (event and event.__class__ not in unheard):
                 run.steps = steps - 1
                 result = run.take_effect(number, op)
                 written = op.written
@@ -42,35 +45,21 @@ def run_through(run: Run) -> None:
                 cell = op.cell
                 result = memory[cell.index]
                 records.append((number, mask, op.code, cell.tag, result))
-            elif kind is Write:
-                cell = op.cell
-                value = memory[cell.index] = op.value
-                result = None
-                records.append((number, mask, op.code, cell.tag, value))
-                if cell.index in waiters:
-                    written = (cell,)
-            elif kind is Update:
-                cell = op.cell
-                value, result = op.fn(memory[cell.index], *op.args)
-                memory[cell.index] = value
-                records.append((number, mask, op.code, cell.tag, (result, value)))
-                if cell.index in waiters:
-                    written = (cell,)
             elif kind is Observe:
                 cells = op.several
                 result = op.fn(*[memory[cell.index] for cell in cells], *op.args)
                 records.append((number, mask, op.code, cells[0].tag, result))
-            elif kind is Atomically:
-                cells, seen = op.several, op.seen
-                value, result = op.fn(*[memory[cell.index] for cell in cells], *op.args)
-                for cell, new in zip(cells[seen:] if seen else cells, value, strict=True):
-                    memory[cell.index] = new
-                records.append((number, mask, op.code, cells[0].tag, (result, value)))
-                written = cells
             else:
-                run.steps = steps - 1
-                result = run.take_effect(number, op)
-                written = op.written
+                cell = op.cell
+                if kind is Write:
+                    record = value = op.value
+                    result = None
+                else:
+                    record = value, result = op.fn(memory[cell.index], *op.args)
+                memory[cell.index] = value
+                records.append((number, mask, op.code, cell.tag, record))
+                if cell.index in waiters:
+                    written = (cell,)
             if len(records) >= BATCH:
                 run.flush_records()
             # --- on to the next op ---

@@ -12,7 +12,7 @@ from vmm.engine import capture
 from vmm.engine.cells import Cell
 from vmm.engine.events import AuditPoint, Event, Goal, resolve
 from vmm.engine.monitor import Change, Finding, Step, View
-from vmm.engine.ops import Choose, Op, Read, Write
+from vmm.engine.ops import Choose, Op
 from vmm.engine.oracles import IncrementalAudits, Oracles, stuck
 from vmm.engine.task import Program, Task, TaskKind
 from vmm.engine.trace import BATCH, Digest, Ending, Outcome, TraceStep

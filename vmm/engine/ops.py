@@ -35,7 +35,6 @@ def trap(op: Op) -> Generator[Op, Any, Any]:
 class Op(msgspec.Struct, eq=False, gc=False):
     """What a task is about to do. Never changed once it is published.
 
-    ``cell`` is the first cell that it names (None for ops on no cell), ``event`` what it means;
     ``branches`` is the number of ways in which it may come out; ``may_block`` ops can be disabled.
     """
 
@@ -47,14 +46,21 @@ class Op(msgspec.Struct, eq=False, gc=False):
     writes: ClassVar[bool] = False
     locked: ClassVar[bool] = False
     branches: ClassVar[int] = 1
-    if TYPE_CHECKING:
-        cell: Cell[Any] | None
-        event: EventSpec
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "kind" in cls.__dict__:
             cls.code = zlib.crc32(cls.kind.encode()) & 0xFFFF
+
+    @property
+    def cell(self) -> Cell[Any] | None:
+        """The first cell that the op names; None if it names none."""
+        return None
+
+    @property
+    def event(self) -> EventSpec:
+        """What the op means."""
+        return None
 
     @property
     def cells(self) -> tuple[Cell[Any], ...]:
@@ -166,7 +172,7 @@ class Update(Op, eq=False, gc=False):
         index = self.cell.index
         new, result = self.fn(memory[index], *self.args)
         memory[index] = new
-        return result, (result, new)
+        return result, (new, result)
 
 
 class Acquire(Op, eq=False, gc=False):
@@ -227,7 +233,7 @@ class Atomically(Op, eq=False, gc=False):
     event: EventSpec = None
 
     @property
-    def cell(self) -> Cell[Any]:  # type: ignore[override]
+    def cell(self) -> Cell[Any]:
         return self.several[0]
 
     @property
@@ -247,7 +253,7 @@ class Atomically(Op, eq=False, gc=False):
         new, result = self.fn(*[memory[c.index] for c in cells], *self.args)
         for cell, value in zip(cells[self.seen :], new, strict=True):
             memory[cell.index] = value
-        return result, (result, new)
+        return result, (new, result)
 
     def describe(self) -> str:
         return f"{_phrase(self.fn)} {', '.join(c.name for c in self.written)}"
@@ -280,7 +286,7 @@ class Observe(Op, eq=False, gc=False):
     event: EventSpec = None
 
     @property
-    def cell(self) -> Cell[Any]:  # type: ignore[override]
+    def cell(self) -> Cell[Any]:
         return self.several[0]
 
     @property
@@ -310,7 +316,7 @@ class WaitUntil(Op, eq=False, gc=False):
     event: EventSpec = None
 
     @property
-    def cell(self) -> Cell[Any]:  # type: ignore[override]
+    def cell(self) -> Cell[Any]:
         return self.several[0]
 
     @property
@@ -342,7 +348,6 @@ class Choose(Op, eq=False, gc=False):
     """A branching edge: any of 0 .. n - 1. The engine decides; ``run`` is not used."""
 
     kind: ClassVar[str] = "choose"
-    cell: ClassVar[None] = None
 
     n: int
     event: EventSpec = None
@@ -388,7 +393,6 @@ class Mark(_NoOp, eq=False, gc=False):
     """A step that only says something: a goal is reached, or another event happened."""
 
     kind: ClassVar[str] = "mark"
-    cell: ClassVar[None] = None
 
     event: Event
 
@@ -403,7 +407,6 @@ class Audit(_NoOp, eq=False, gc=False):
     """An audit point as a step of its own."""
 
     kind: ClassVar[str] = "audit"
-    cell: ClassVar[None] = None
 
     event: AuditPoint
 

@@ -122,9 +122,7 @@ class Pcpu(ModelObject):
 
     async def invlpg(self, gva: Gva) -> None:
         """Drop the entry of one page."""
-        await self.tlb.update(
-            _invlpg, self.vpid, page_number(gva), event=TlbFlush(self.number)
-        )
+        await self.tlb.update(_invlpg, self.vpid, page_number(gva), event=TlbFlush(self.number))
 
     async def flush(self) -> None:
         """Drop all entries of the VPID (or, untagged, all)."""
@@ -135,15 +133,15 @@ def _value(member: enum.Enum) -> str:
     return str(member.value)
 
 
-def _format_ipi(sent: bool) -> str:  # noqa: FBT001 - a cell's formatter
+def _format_ipi(sent: bool) -> str:
     return "sent" if sent else "none"
 
 
-def _deliverable(irq: Irq, ipi: bool) -> bool:  # noqa: FBT001 - values of cells
+def _deliverable(irq: Irq, ipi: bool) -> bool:
     return ipi and irq in (Irq.ON, Irq.GUEST)
 
 
-def _deliver(irq: Irq, ipi: bool) -> tuple[tuple[Irq, bool], None]:  # noqa: FBT001
+def _deliver(irq: Irq, ipi: bool) -> tuple[tuple[Irq, bool], None]:
     return ((Irq.ON, False) if irq is Irq.ON else (Irq.EXITING, ipi)), None
 
 

@@ -19,7 +19,7 @@ class LastPtWrite(NamedTuple):
     """The flood detector of a vCPU: the table it wrote last and how often in a row."""
 
     gfn: int
-    count: int
+    writes: int
 
 
 class VcpuState(Protocol):

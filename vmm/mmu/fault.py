@@ -111,7 +111,7 @@ class PageFault(ModelObject):
         return await child.header == (gfn, role)
 
     async def gpte_unchanged(self, walk: GuestWalk, level: int) -> bool:
-        """Whether the gpte of a level is still what the walk read; its table is protected by now."""
+        """Whether a gpte is still what the walk read; its table is protected by now."""
         step = walk.at(level)
         return step is None or await self.mmu.memory.word(step.gpa) == step.entry
 

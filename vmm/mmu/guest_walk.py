@@ -63,7 +63,9 @@ class GuestWalk(NamedTuple):
         if step is None:
             first = self.gfn & -frames_per_entry(level + 1)
             return Gfn(first), Role(level, direct=True, access=self.leaf.access)
-        return step.table, Role(level, direct=False, access=self.steps[ROOT_LEVEL - level - 1].access)
+        return step.table, Role(
+            level, direct=False, access=self.steps[ROOT_LEVEL - level - 1].access
+        )
 
 
 def root_role() -> Role:
@@ -116,5 +118,3 @@ def target_gfn(entry: int, gva: Gva, level: int) -> Gfn:
     """The 4K frame of ``gva`` under a leaf of that level."""
     frames = frames_per_entry(level)
     return Gfn(frame_of(entry) & -frames | page_number(gva) & (frames - 1))
-
-

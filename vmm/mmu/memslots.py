@@ -78,7 +78,7 @@ def _format(frame: HostFrame) -> str:
 
 def _pin(frame: HostFrame, gfn: int) -> tuple[HostFrame, Pfn]:
     generation = frame.generation + (not frame.present)
-    return HostFrame(True, frame.pins + 1, generation), pfn_of(gfn, generation)  # noqa: FBT003
+    return HostFrame(True, frame.pins + 1, generation), pfn_of(gfn, generation)
 
 
 def _taken(pfn: Pfn) -> Take:

@@ -83,7 +83,7 @@ class PteWrite(ModelObject):
     async def is_flooded(self, vcpu: VcpuState, gfn: Gfn) -> bool:
         """Count the writes in a row to one table."""
         last = await vcpu.last_pt_write
-        count = min(last.count + 1, FLOOD_WRITES) if last.gfn == gfn else 1
+        count = min(last.writes + 1, FLOOD_WRITES) if last.gfn == gfn else 1
         await vcpu.last_pt_write.set(LastPtWrite(gfn, count))
         return count >= FLOOD_WRITES
 

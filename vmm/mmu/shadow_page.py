@@ -26,7 +26,7 @@ class SpteRef(NamedTuple):
     """A sptep: entry ``index`` of shadow page ``page``."""
 
     page: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, of no use here
 
     def __str__(self) -> str:
         return f"sp{self.page}[{self.index}]"

@@ -48,7 +48,7 @@ class SetSpte(ModelObject):
     async def install(
         self, me: VcpuState, page: ShadowPage, index: int, *, pfn: Pfn, rights: int, dirty: bool
     ) -> bool:
-        """Map ``pfn`` with ``rights``; the result says that its gfn is shadowed, so write-protected.
+        """Map ``pfn`` with ``rights``; the result says that it is write-protected, being shadowed.
 
         A page whose gpte is clean is mapped read-only, so that its first write sets D.
         """

@@ -38,7 +38,7 @@ class LockGuard(Monitor):
 
 def _build(world: World, vm: Vm | None) -> LockGuard | None:
     del vm
-    return LockGuard() if any([cell.lock is not None for cell in world.cells]) else None
+    return LockGuard() if any(cell.lock is not None for cell in world.cells) else None
 
 
 SPEC = Oracle(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vmm.bits import P, frame_of
 from vmm.engine.cells import Cell, CellArray
@@ -12,6 +12,7 @@ from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.mmu.shadow_page import SpteRef
 from vmm.monitors import Oracle
+from vmm.units import Gfn
 from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class RmapExact(Audit):
         found: list[Finding] = []
         for cell in written:
             if cell.array is self.mmu.rmap.chains:
-                found += self._chain(cell.key, view)
+                found += self._chain(cast("Gfn", cell.key), view)
             else:
-                found += self._spte(cell.key, view)
+                found += self._spte(cast("SpteRef", cell.key), view)
         return tuple(found)
 
     def _spte(self, ref: SpteRef, view: View) -> list[Finding]:
@@ -67,7 +68,7 @@ class RmapExact(Audit):
             )
         ]
 
-    def _chain(self, gfn: int, view: View) -> list[Finding]:
+    def _chain(self, gfn: Gfn, view: View) -> list[Finding]:
         return [
             SPEC.finding(
                 "audit/rmap-exact",

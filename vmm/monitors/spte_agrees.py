@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of
 from vmm.engine.cells import Cell, CellArray
@@ -63,7 +63,7 @@ class SpteAgrees(Audit):
     ) -> tuple[Finding, ...]:
         found: list[Finding] = []
         for cell in written:
-            found += self._spte(cell.key, view[cell], state, view)
+            found += self._spte(cast("SpteRef", cell.key), view[cell], state, view)
         return tuple(found)
 
     def _spte(self, ref: SpteRef, spte: int, state: Pending, view: View) -> list[Finding]:
@@ -73,7 +73,7 @@ class SpteAgrees(Audit):
         if header.role.direct:
             return self._direct(ref, spte, header)
         gpa = entry_gpa(header.gfn, ref.index)
-        if any([gpa == pending for _, pending in state]):
+        if any(gpa == pending for _, pending in state):
             return []
         gpte = view[self.mmu.memory.word(gpa)]
         wrong = self._disagreement(spte, gpte, header, view)
@@ -99,7 +99,9 @@ class SpteAgrees(Audit):
         if not gpte & P:
             return f"links a shadow of gfn {child.gfn:#x}"
         large = bool(gpte & PS) and header.role.level in (2, 3)
-        table = Gfn(frame_of(gpte) & -frames_per_entry(header.role.level) if large else frame_of(gpte))
+        table = Gfn(
+            frame_of(gpte) & -frames_per_entry(header.role.level) if large else frame_of(gpte)
+        )
         if child.gfn != table or child.role.direct != large:
             return f"links a shadow of gfn {child.gfn:#x} ({child.role})"
         access = combine(header.role.access, gpte)
@@ -139,7 +141,7 @@ def _build(world: World, vm: Vm | None) -> SpteAgrees | None:
     del world
     if vm is None:
         return None
-    return SpteAgrees(vm.mmu, write_protect=all([vcpu.write_protect for vcpu in vm.vcpus]))
+    return SpteAgrees(vm.mmu, write_protect=all(vcpu.write_protect for vcpu in vm.vcpus))
 
 
 SPEC = Oracle(

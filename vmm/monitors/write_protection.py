@@ -1,8 +1,8 @@
-"""A shadowed guest table is writable nowhere: not through an spte, not through a stale TLB entry."""
+"""A shadowed guest table is writable nowhere: not by an spte, nor by a stale TLB entry."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vmm.bits import P, W, frame_of
 from vmm.engine.cells import Cell, CellArray
@@ -14,6 +14,7 @@ from vmm.mmu.api import ShadowPageFreed, ShadowPageMade
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.monitors import Oracle
+from vmm.units import Gfn
 from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class WriteProtection(Audit):
             case _:
                 return state, ()
 
-    def _access(
-        self, protected: Gfns, event: Access, view: View
-    ) -> tuple[Finding, ...]:
+    def _access(self, protected: Gfns, event: Access, view: View) -> tuple[Finding, ...]:
         gfn = gfn_of(event.pfn)
         if not event.write or gfn not in protected or not self._shadowed(gfn, view):
             return ()
@@ -74,7 +73,7 @@ class WriteProtection(Audit):
         )
 
     def _shadowed(self, gfn: int, view: View) -> bool:
-        return any([not role.direct for role, _ in view[self.mmu.cache.buckets[gfn]]])  # type: ignore[index]
+        return any(not role.direct for role, _ in view[self.mmu.cache.buckets[Gfn(gfn)]])
 
     # --- the audit of the sptes ---
 
@@ -95,7 +94,7 @@ class WriteProtection(Audit):
         found: list[Finding] = []
         for cell in written:
             if cell.array is self.mmu.cache.buckets:
-                found += self._table(cell.key, view)
+                found += self._table(cast("Gfn", cell.key), view)
             elif view[cell] & P and view[cell] & W:
                 found += self._table(gfn_of(frame_of(view[cell])), view)
         return tuple(found)
@@ -110,7 +109,7 @@ class WriteProtection(Audit):
                 f"spte {ref}",
                 f"shadows of gfn {gfn:#x}",
             )
-            for ref in view[self.mmu.rmap.chains[gfn]]  # type: ignore[index]
+            for ref in view[self.mmu.rmap.chains[Gfn(gfn)]]
             if view[self.mmu.cache.sptes[ref]] & W
         ]
 

@@ -205,4 +205,3 @@ class Guest(ModelObject):
 
 def _request(apic: Apic) -> tuple[Apic, None]:
     return apic._replace(requested=True), None
-

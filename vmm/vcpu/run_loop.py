@@ -1,7 +1,8 @@
 """The run loop of a vCPU: enter the guest, run an instruction, exit, handle.
 
 Entry: interrupts off, publish the mode, take the requests, enter. A request made after they were
-taken comes with an IPI, which stays pending while interrupts are off and ends the guest run at once.
+taken comes with an IPI, which stays pending while interrupts are off and ends the guest run at
+once.
 
 Source: KVM d9e368d612 (2007), 17c3ba9d37 (2007, root loaded before entry); vcpu-requests.rst.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from vmm.engine.ops import choose, wait_until
 from vmm.engine.world import ModelObject

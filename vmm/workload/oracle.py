@@ -40,9 +40,7 @@ class AsRecorded(Monitor):
     events = (Access, Replayed)
     counts = True
 
-    def __init__(
-        self, vm: Vm, recording: Recording, actions: Sequence[tuple[int, Action]]
-    ) -> None:
+    def __init__(self, vm: Vm, recording: Recording, actions: Sequence[tuple[int, Action]]) -> None:
         self.vm = vm
         self.recording = recording
         self.actions: Mapping[int, tuple[int, Action]] = {a.number: (c, a) for c, a in actions}

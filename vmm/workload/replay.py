@@ -38,7 +38,7 @@ class Action(NamedTuple):
     gva: int = 0
     size: int = 0
     value: int = 0
-    count: int = 0
+    times: int = 0
     error: int = 0
     gpa: int = -1
 
@@ -62,7 +62,7 @@ async def perform(cpu: Guest, action: Action) -> None:
         )
         error = -1 if fault is None else fault.error_code
     elif action.verb == "store":
-        for offset in range(0, action.size * action.count, action.size):
+        for offset in range(0, action.size * action.times, action.size):
             await cpu.store(action.gva + offset, action.value, size=action.size)
     elif action.verb == "load cr3":
         await cpu.mov_cr3((action.value & FRAME) >> 12)
@@ -86,7 +86,7 @@ class RecordedLinux:
     def tables(self) -> Layout:
         """The guest's page tables when the recording starts."""
         pages = self.recording.tables
-        roots = {f"{page.pfn:x}": Gfn(page.pfn) for page in pages if page.level == 4}  # noqa: PLR2004
+        roots = {f"{page.pfn:x}": Gfn(page.pfn) for page in pages if page.level == 4}
         content = {
             (page.pfn << 12) + ENTRY_BYTES * index: value
             for page in pages
