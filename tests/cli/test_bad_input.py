@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.lab import LOST_UPDATE, Lab, one_task
+from vmm.cli._output import Session
 
 # --- names and values ---
 
@@ -154,6 +156,19 @@ def test_ctrl_c_ends_with_130(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     said = lab.vmm("explore", "lost_update", "--search", "random", "--json")
     assert said.code == 130
     assert said.json["executions"] == 0
+    assert said.err == "vmm: interrupted; what was found so far is kept\n"
+
+
+def test_ctrl_c_in_an_exhaustive_search_keeps_what_was_seen(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "progress", lambda self, text: nullcontext(interrupted))
+    said = lab.vmm("explore", "lost_update", "-p", "locked=1", "--json")
+    assert (said.code, said.json["verdict"], said.json["complete"]) == (130, "incomplete", False)
+    assert said.json["states"] > 0
 
 
 # --- schedules ---

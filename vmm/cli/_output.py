@@ -14,6 +14,8 @@ import click
 from vmm import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vmm.report.race_table import RaceTable
     from vmm.scenario.experiment import Experiment
 
@@ -98,12 +100,10 @@ class Session:
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Lets the work say how far it is, if there is a terminal to say it on."""
-        if self.as_json or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        if self.as_json or not sys.stderr.isatty() or no_color():
             yield lambda _: None
             return
-        from rich.console import Console
-
-        with Console(stderr=True).status(text) as status:
+        with console(stderr=True).status(text) as status:
             yield lambda now: status.update(f"{text}: {now}")
 
 
@@ -121,14 +121,27 @@ def session(command: str, *, as_json: bool, verbose: bool) -> Iterator[Session]:
         raise
 
 
+def no_color() -> bool:
+    """Whether the environment asks for plain text."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def console(**options: Any) -> Console:
+    """Prints text as it is; no escape sequences with NO_COLOR, not even for bold."""
+    from rich.console import Console
+
+    if no_color():
+        options["force_terminal"] = False
+    return Console(highlight=False, emoji=False, **options)
+
+
 def print_lines(*lines: str, styles: Mapping[int, str] | None = None) -> None:
     """Lines as they are: never wrapped, coloured on a terminal only."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True, highlight=False, emoji=False)
+    out = console(soft_wrap=True)
     for number, line in enumerate(lines):
-        console.print(Text(line, style=(styles or {}).get(number, "")))
+        out.print(Text(line, style=(styles or {}).get(number, "")))
 
 
 def print_table(table: RaceTable) -> None:

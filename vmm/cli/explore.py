@@ -75,6 +75,8 @@ def command(
             **explored.keys,
         )
         at_work.say(data, lambda: _print(experiment, explored, kept))
+        if explored.interrupted:
+            click.echo("vmm: interrupted; what was found so far is kept", err=True)
         return explored.exit_code
 
 

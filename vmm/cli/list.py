@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vmm.cli import _options as options
-from vmm.cli._output import session
+from vmm.cli._output import console, session, width
 
 Entry = dict[str, str]
 
@@ -63,12 +63,9 @@ def _entry(name: str, spec: Any) -> Entry:
 
 def _print(sections: dict[str, list[Entry]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    from vmm.cli._output import width
-
-    console = Console(width=width(), highlight=False, emoji=False)
+    out = console(width=width())
     cell: Callable[[str], str] = _escaped
     for section, entries in sections.items():
         table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, expand=True)
@@ -77,7 +74,7 @@ def _print(sections: dict[str, list[Entry]]) -> None:
         table.add_column("source", ratio=1)
         for entry in entries:
             table.add_row(cell(entry["name"]), cell(entry["title"]), cell(entry["source"]))
-        console.print(table)
+        out.print(table)
 
 
 def _escaped(text: str) -> str:
