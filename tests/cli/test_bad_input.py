@@ -165,7 +165,7 @@ def test_ctrl_c_in_an_exhaustive_search_keeps_what_was_seen(
     def interrupted(text: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Session, "progress", lambda self, text: nullcontext(interrupted))
+    monkeypatch.setattr(Session, "progress", lambda *_: nullcontext(interrupted))
     said = lab.vmm("explore", "lost_update", "-p", "locked=1", "--json")
     assert (said.code, said.json["verdict"], said.json["complete"]) == (130, "incomplete", False)
     assert said.json["states"] > 0
