@@ -21,10 +21,15 @@ import click
 
 from vmm.engine.hosts import driver
 from vmm.engine.live import Run
-from vmm.scenario.experiment import Experiment, prepare
+from vmm.engine.world import World
+from vmm.scenario.experiment import prepare
 from vmm.scenario.loading import load
+from vmm.strategies.random import RandomPicker
 
-SCENARIOS = ("calibration/notifier_retry", "stale_gpte", "context_switches", "linux_guest")
+ENGINE = "engine alone"
+"""Tasks that only read and write a cell, as deep as the machine's: no model code between ops."""
+ENGINE_DEPTH, ENGINE_TASKS, ENGINE_STEPS = 8, 4, 2000
+SCENARIOS = (ENGINE, "calibration/notifier_retry", "stale_gpte", "context_switches", "linux_guest")
 ROUNDS = 5
 
 
@@ -66,35 +71,70 @@ def depth_of(program: Any) -> int:
     return depth
 
 
-def mean_depth(experiment: Experiment, steps: int = 3000) -> float:
-    """The mean await depth of the stepping task over the first steps of some runs."""
-    world = experiment.world()
-    make = experiment.pickers(world, experiment.default_strategy)
-    depths: list[int] = []
-    seed = 0
-    while len(depths) < steps:
-        run = Run(world, make(seed), monitors=False)
-        run.begin()
-        while (number := run.next()) is not None and len(depths) < steps:
-            depths.append(depth_of(run.programs[number]))
-            run.step(number)
-        run.close()
-        seed += 1
-    return sum(depths) / len(depths)
+class Subject:
+    """A world to run, and how its runs are scheduled."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        if name == ENGINE:
+            self.world, self.make = engine_world(), RandomPicker
+            self.incremental = False
+        else:
+            experiment = prepare(load(name))
+            self.world = experiment.world()
+            self.make = experiment.pickers(self.world, experiment.default_strategy)
+            self.incremental = experiment.is_long
+        self.tasks = len(self.world.tasks)
+        self.depth = self._mean_depth()
+
+    def _mean_depth(self, steps: int = 3000) -> float:
+        """The mean await depth of the stepping task over the first steps of some runs."""
+        depths: list[int] = []
+        seed = 0
+        while len(depths) < steps:
+            run = Run(self.world, self.make(seed), monitors=False)
+            run.begin()
+            while (number := run.next()) is not None and len(depths) < steps:
+                depths.append(depth_of(run.programs[number]))
+                run.step(number)
+            run.close()
+            seed += 1
+        return sum(depths) / len(depths)
+
+    def steps_a_second(self, host: str, *, monitors: bool, seconds: float) -> float:
+        """Steps a second over whole runs, each under a seed of its own."""
+        drive = driver(host)
+        steps = seed = 0
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            run = Run(self.world, self.make(seed), monitors=monitors, incremental=self.incremental)
+            steps += drive(run).steps
+            seed += 1
+        return steps / (time.perf_counter() - start)
+
+    def bare(self) -> float:
+        """Bare switches a second at this world's await depth and number of tasks."""
+        low = int(self.depth)
+        share = self.depth - low
+        below, above = (bare_switches(d, self.tasks, 120_000) for d in (low, low + 1))
+        return 1 / ((1 - share) / below + share / above)
 
 
-def steps_a_second(experiment: Experiment, host: str, *, monitors: bool, seconds: float) -> float:
-    """Steps a second over whole runs, each under a seed of its own."""
-    world = experiment.world()
-    make = experiment.pickers(world, experiment.default_strategy)
-    drive = driver(host)
-    steps = seed = 0
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        run = Run(world, make(seed), monitors=monitors, incremental=experiment.is_long)
-        steps += drive(run).steps
-        seed += 1
-    return steps / (time.perf_counter() - start)
+def engine_world() -> World:
+    """Tasks that read and write one cell in turn, ``ENGINE_DEPTH`` awaits deep."""
+    world = World(ENGINE)
+    cell = world.cell("cell", 0)
+
+    async def nested(depth: int) -> None:
+        if depth > 1:
+            await nested(depth - 1)
+            return
+        for _ in range(ENGINE_STEPS):
+            await cell.set(await cell + 1)
+
+    for number in range(ENGINE_TASKS):
+        world.task(f"t{number}", nested, ENGINE_DEPTH - 1)
+    return world
 
 
 @click.command()
@@ -104,28 +144,23 @@ def main(seconds: float, names: tuple[str, ...]) -> None:
     """Print a row for each scenario, host, and with monitors off and on."""
     click.echo(f"{'scenario':28}{'host':9}{'monitors':10}{'steps/s':>10}{'bare/s':>12}{'ratio':>8}")
     for name in names:
-        experiment = prepare(load(name))
-        tasks = len(experiment.world().tasks)
-        depth = mean_depth(experiment)
+        subject = Subject(name)
         for host in ("direct", "asyncio", "trio"):
             for monitors in (False, True):
-                bare = max(_bare(depth, tasks) for _ in range(ROUNDS))
-                steps = max(
-                    steps_a_second(experiment, host, monitors=monitors, seconds=seconds / ROUNDS)
+                # In turn, so that both see the same machine.
+                pairs = [
+                    (
+                        subject.bare(),
+                        subject.steps_a_second(host, monitors=monitors, seconds=seconds / ROUNDS),
+                    )
                     for _ in range(ROUNDS)
-                )
+                ]
+                bare, steps = (max(column) for column in zip(*pairs, strict=True))
                 click.echo(
                     f"{name:28}{host:9}{'on' if monitors else 'off':10}"
                     f"{steps:10,.0f}{bare:12,.0f}{steps / bare:8.3f}"
                 )
-        click.echo(f"{'':28}await depth {depth:.1f}, {tasks} tasks")
-
-
-def _bare(depth: float, tasks: int) -> float:
-    low = int(depth)
-    share = depth - low
-    below, above = (bare_switches(d, tasks, 120_000) for d in (low, low + 1))
-    return 1 / ((1 - share) / below + share / above)
+        click.echo(f"{'':28}await depth {subject.depth:.1f}, {subject.tasks} tasks")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,19 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     memory, pending, waiters = run.memory, run.pending, run.waiters
     sends: list[Any] = [None if program is None else program.send for program in run.programs]
     records, watches_all, judges = run.records, run.watches_all, run.judges_pending
-    pick, asks_always = run.picker.pick, run.asks_always
+    pick, draw = run.picker.pick, getattr(run.picker, "draw", None)
+    asks_always = run.asks_always
     unheard = run.unheard_events()
     ready, mask, last = run.ready, run.mask, run.last
     while run.ending is None and run.steps < run.step_budget:
         # ``ending`` can change only where this inner loop is left.
         for steps in range(run.steps + 1, run.step_budget + 1):
-            number = ready[0] if len(ready) == 1 and not asks_always else pick(ready, pending, last)
+            if len(ready) == 1 and not asks_always:
+                number = ready[0]
+            elif draw is not None:
+                number = ready[int(draw() * len(ready))]
+            else:
+                number = pick(ready, pending, last)
             op: Any = pending[number]
             kind, last = op.__class__, number
             written: Any = None

@@ -30,6 +30,8 @@ class Picker(Protocol):
 
     It is asked only where there is something to choose; one that must count the steps, such as
     a recorded schedule, has an attribute ``every_step`` that is true and is asked every time.
+    One that picks ``enabled[int(draw() * len(enabled))]`` may offer its ``draw``, so that a fast
+    loop can pick for it.
     """
 
     def pick(self, enabled: Sequence[int], pending: Sequence[Op | None], last: int) -> int:

@@ -12,19 +12,19 @@ from vmm.strategies import Strategy
 class RandomPicker:
     """Every enabled task is as likely as any other, at every step."""
 
-    __slots__ = ("_draw",)
+    __slots__ = ("draw",)
 
     def __init__(self, seed: int) -> None:
         # Of all that Random offers, only random() promises the same numbers in every version.
-        self._draw = Random(seed).random
+        self.draw = Random(seed).random
 
     def pick(self, enabled: Sequence[int], pending: Sequence[Op | None], last: int) -> int:
         """Any of the enabled tasks."""
-        return enabled[int(self._draw() * len(enabled))]
+        return enabled[int(self.draw() * len(enabled))]
 
     def branch(self, count: int) -> int:
         """Any way out."""
-        return int(self._draw() * count)
+        return int(self.draw() * count)
 
 
 SPEC = Strategy(
