@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import time
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import click
 
 from vmm.engine.hosts import driver
 from vmm.engine.live import Run
+from vmm.engine.schedule import Picker
 from vmm.engine.world import World
 from vmm.scenario.experiment import prepare
 from vmm.scenario.loading import load
@@ -76,9 +77,10 @@ class Subject:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.make: Callable[[int], Picker] = RandomPicker
+        self.incremental = False
         if name == ENGINE:
-            self.world, self.make = engine_world(), RandomPicker
-            self.incremental = False
+            self.world = engine_world()
         else:
             experiment = prepare(load(name))
             self.world = experiment.world()
