@@ -1,8 +1,8 @@
 """The reverse map: for each guest frame, the spteps that map it.
 
-Source: KVM cd4a4e5374 (2007) recorded writable sptes only; 2.6.25 records every present leaf spte,
-since they hold the host page ("partial swapping of guest memory"). KVM's descriptor chains are a
-memory layout, not a protocol: the list is one cell here.
+Source: KVM cd4a4e5374 (2007) recorded writable sptes only; "Keep a reverse mapping of
+non-writable translations" (Eidus, for the swapping of guest memory) made it every present leaf
+spte. KVM's descriptor chains are a memory layout, not a protocol: the list is one cell here.
 """
 
 from __future__ import annotations
