@@ -168,3 +168,10 @@ def goals_line(goals: Mapping[str, bool]) -> list[str]:
         return []
     said = [f"{goal}{'' if reached else ' (not reached)'}" for goal, reached in goals.items()]
     return [f" goals   {'; '.join(said)}"]
+
+
+def counts_line(counts: Mapping[str, int]) -> list[str]:
+    """What was counted, in one line; none if nothing was."""
+    if not counts:
+        return []
+    return [f" counts  {'; '.join(f'{name} {count}' for name, count in counts.items())}"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vmm.cli import _options as options
-from vmm.cli._output import Session, goals_line, print_lines, print_table, session
+from vmm.cli._output import Session, counts_line, goals_line, print_lines, print_table, session
 
 if TYPE_CHECKING:
     from vmm.engine.schedule import Picker, Recorded
@@ -150,6 +150,7 @@ class _Run:
             steps=outcome.steps,
             ending=outcome.ending.value,
             digest=outcome.digest,
+            counts=dict(outcome.counts),
         )
         found = violation(self.experiment, self.run, outcome).kept_if_needed(findings)
         data |= {"findings": found.entries(), "schedule": found.token}
@@ -158,12 +159,16 @@ class _Run:
             return 1
         return 4 if outcome.ending is Ending.STEP_BUDGET else 0
 
+    def _what(self, outcome: Outcome) -> str:
+        return outcome.ending.value if outcome.findings else f"no finding, {outcome.ending.value}"
+
     def _print(self, outcome: Outcome, found: Violation) -> None:
         how = "recorded schedule" if self.recorded is not None else f"seed {self.seed}"
         print_lines(
-            f"{self.experiment.loaded.slug}   {outcome.ending.value} after {outcome.steps} steps   "
+            f"{self.experiment.loaded.slug}   {self._what(outcome)} after {outcome.steps} steps   "
             f"{how}, {self.strategy}, {self.host}",
             *goals_line(outcome.goals),
+            *counts_line(outcome.counts),
             f" digest  {outcome.digest}",
         )
         if found.findings:

@@ -116,6 +116,7 @@ class Run:
             tasks=bytes(self.chosen),
             branches=tuple(self.branches),
             trace=tuple(self.trace),
+            counts=self.oracles.summary(self.states) if self.oracles else {},
         )
 
     # --- stepping ---

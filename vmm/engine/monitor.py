@@ -8,7 +8,7 @@ pending access (``sees_pending``), or leaves the world stuck (``sees_stuck``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -94,6 +94,11 @@ class Monitor:
     def initial(self) -> Any:
         """The state before the first step; hashable unless ``counts``."""
         return None
+
+    def summary(self, state: Any) -> Mapping[str, int]:
+        """What a monitor that counts has counted, by name."""
+        del state
+        return {}
 
     def on_event(self, state: Any, event: Event, step: Step, view: View) -> Verdict:
         """Judge a step that carries one of ``events``."""

@@ -65,6 +65,13 @@ class Oracles:
                 findings.extend(self.audit(states, view))
         return states, tuple(findings)
 
+    def summary(self, states: States) -> dict[str, int]:
+        """What the counting monitors have counted."""
+        found: dict[str, int] = {}
+        for monitor, state in zip(self.monitors, states, strict=True):
+            found.update(monitor.summary(state))
+        return found
+
     def audit(self, states: States, view: View) -> list[Finding]:
         """All audits, in full."""
         return [f for m in self.audits for f in m.full(states[self._numbers[m.name]], view)]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -57,6 +58,8 @@ class Outcome:
     tasks: bytes
     branches: tuple[int, ...]
     trace: tuple[TraceStep, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What the counting monitors counted."""
 
     @property
     def switches(self) -> int:

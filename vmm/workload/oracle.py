@@ -48,6 +48,14 @@ class AsRecorded(Monitor):
     def initial(self) -> ReplayState:
         return ReplayState(self.recording)
 
+    def summary(self, state: ReplayState) -> Mapping[str, int]:
+        return {
+            "recording: events in order": state.done,
+            "recording: checkpoints held": state.checkpoints,
+            "recording: translations as recorded": state.touches,
+            "recording: faults as recorded": state.faults,
+        }
+
     def on_event(self, state: ReplayState, event: Event, step: Step, view: View) -> Verdict:
         del step
         if not state.in_order:
