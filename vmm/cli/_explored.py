@@ -17,6 +17,8 @@ class Budget:
     seconds: float | None
     max_states: int | None
     keep_going: bool
+    max_bytes: int | None = None
+    rehash: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 @options.experiment_options()
 @click.option(
     "--search", metavar="NAME", default="exhaustive", show_default=True,
-    help="exhaustive, or a strategy to sample with: random ...",
+    help="exhaustive, reference (the same, slowly, without hashes), or a strategy: random ...",
 )  # fmt: skip
 @click.option("--executions", type=click.IntRange(min=1), help="Sample that many schedules.")
 @click.option("--seconds", type=click.FloatRange(min=0), help="Stop after that time.")
 @click.option("--max-states", type=click.IntRange(min=1), help="Stop after that many states.")
 @click.option(
+    "--max-memory", metavar="MIB", type=click.IntRange(min=1), help="... or so much memory."
+)
+@click.option("--rehash", is_flag=True, help="Search again with other hashes, and compare.")
+@click.option(
     "--reduction", type=click.Choice(["auto", "none"]), default="auto", show_default=True,
-    help="Leave out states that differ in no way that matters.",
+    help="Leave out states that differ in no way that matters (auto: none in this version).",
 )  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--keep-going", is_flag=True, help="Sample on after a finding, for others.")
@@ -46,6 +50,8 @@ def command(
     executions: int | None,
     seconds: float | None,
     max_states: int | None,
+    max_memory: int | None,
+    rehash: bool,
     reduction: str,
     jobs: int,
     keep_going: bool,
@@ -61,9 +67,10 @@ def command(
         if jobs > 1:
             raise UsageError(f"--jobs {jobs}: this version explores in one process; leave it out")
         experiment = options.experiment_of(scenario, bugs, era, params)
-        limits = Budget(executions, seconds, max_states, keep_going)
-        if search == "exhaustive":
-            explored = exhaust(at_work, experiment, limits)
+        max_bytes = None if max_memory is None else max_memory << 20
+        limits = Budget(executions, seconds, max_states, keep_going, max_bytes, rehash)
+        if search in ("exhaustive", "reference"):
+            explored = exhaust(at_work, experiment, limits, search)
         else:
             explored = sample(at_work, experiment, search, seed, limits)
         kept = [found.saved(findings) for found in explored.violations]

@@ -24,6 +24,15 @@ class Verdict(enum.Enum):
     INCOMPLETE = "incomplete"
 
 
+class Stop(enum.Enum):
+    """Why a search ended before it had visited every state."""
+
+    FINDING = "finding"
+    STATES = "max-states"
+    MEMORY = "memory"
+    INTERRUPT = "interrupt"
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What came of a search.
@@ -31,6 +40,7 @@ class Result:
     ``findings`` and ``schedule`` are those of the first violation, a shortest one. ``terminal`` is
     each distinct content of the observable cells in quiet or deadlocked states, by cell name;
     sparse cells that hold their initial value are left out. ``local_states`` is per task.
+    ``collision_bound`` bounds the probability that two states were taken for one.
     """
 
     verdict: Verdict
@@ -44,6 +54,8 @@ class Result:
     goals: dict[str, bool]
     terminal: tuple[dict[str, Any], ...]
     local_states: tuple[int, ...]
+    stop: Stop | None = None
+    collision_bound: float = 0.0
 
     @property
     def terminal_states(self) -> int:

@@ -1,0 +1,64 @@
+"""Growing numpy arrays, and the small helpers that the searches share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.intp]
+Hashes = npt.NDArray[np.uint64]
+Flags = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[Any]
+"""A row of small unsigned ints for each state."""
+
+A = TypeVar("A", bound=npt.NDArray[Any])
+
+
+def roomier(array: A, size: int) -> A:
+    """``array`` if it has room for ``size`` items, else a copy that has, at least doubled."""
+    if size <= len(array):
+        return array
+    bigger = np.zeros(max(size, 2 * len(array)), array.dtype)
+    bigger[: len(array)] = array
+    return bigger  # type: ignore[return-value]
+
+
+def appended(array: A, size: int, items: Sequence[int]) -> A:
+    """``array`` with ``items`` put at ``size``; the caller counts."""
+    array = roomier(array, size + len(items))
+    array[size : size + len(items)] = items
+    return array
+
+
+def smallest_type(largest: int) -> npt.DTypeLike:
+    """The narrowest unsigned type that holds ``largest``."""
+    return np.min_scalar_type(largest)
+
+
+class Rows:
+    """Some states, one row each: a matrix and the same cells as one flat array.
+
+    Rows get wider when cells are first written while they are in use: a new column is all zero,
+    the number of the initial value.
+    """
+
+    __slots__ = ("flat", "matrix", "width")
+
+    def __init__(self, matrix: Matrix, width: int) -> None:
+        self.matrix = matrix
+        self.flat = matrix.reshape(-1)
+        self.width = matrix.shape[1]
+        self.widen(width)
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def widen(self, width: int) -> None:
+        """Make room for ``width`` columns."""
+        if width > self.width:
+            matrix = np.zeros((len(self.matrix), width), self.matrix.dtype)
+            matrix[:, : self.width] = self.matrix
+            self.matrix, self.flat, self.width = matrix, matrix.reshape(-1), width

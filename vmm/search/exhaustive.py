@@ -1,0 +1,429 @@
+"""The exhaustive search: breadth-first over learned tables, a whole frontier at a time in numpy.
+
+It means what the reference search means, state by state; see there for what ends and what counts.
+A state is a row of small numbers (``columns``). The ways on come from the learned tables of the
+tasks (``tables``), the verdicts of the monitors from memoised trees (``judge``); both run Python
+only for inputs that never occurred before. A step adds a constant to the hash of its row, so that
+rows are built for new states only, and dropped once they are expanded: what stays of a state is
+its hash, its predecessor and its steps.
+
+Two states with the same 64-bit hash are taken for one. That this ever happens in a search of n
+states has a probability below n^2 / 2^65; another ``seed`` gives other hashes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmm.engine.automaton import Automaton, Values
+from vmm.engine.events import Goal
+from vmm.engine.monitor import Finding
+from vmm.engine.oracles import Oracles, stuck
+from vmm.engine.schedule import Schedule
+from vmm.engine.task import TaskKind
+from vmm.search.arrays import Flags, Ints, Matrix, Rows, smallest_type
+from vmm.search.columns import Columns
+from vmm.search.forest import Forest
+from vmm.search.judge import NOTHING, Judge
+from vmm.search.paths import Escapes, Paths
+from vmm.search.result import Result, Stop, Verdict, inescapable
+from vmm.search.seen import SeenStates
+from vmm.search.tables import Tables
+
+if TYPE_CHECKING:
+    from vmm.engine.world import World
+
+CHUNK = 1 << 14
+"""States expanded at once: enough to make numpy pay, few enough to stay in the cache."""
+
+CHUNK_MIN = 1 << 8
+"""States expanded at once although ``max_states`` may be passed by that."""
+
+SHARE_OF_MEMORY = 0.5
+"""Of the machine, for the states of a search if nobody says otherwise."""
+
+BYTES_UNKNOWN = 4 << 30
+"""For the states of a search where the machine does not say how much memory it has."""
+
+Progress = Callable[[int, int], None]
+"""Told from time to time: states so far, and how many of them are yet to be expanded."""
+
+
+def search(
+    world: World,
+    *,
+    monitors: bool = True,
+    stop_at_first: bool = True,
+    max_states: int | None = None,
+    max_bytes: int | None = None,
+    witnesses: bool = True,
+    seed: int = 1,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Visit every reachable state of ``world``.
+
+    ``max_states`` or ``max_bytes`` ends the search soon after so many; Ctrl-C ends it as well; all
+    keep what was found. Errors: whatever a task raises, CaptureRefused, ForeignAwait,
+    Nondeterminism.
+    """
+    run = _Search(world, monitors=monitors, witnesses=witnesses, seed=seed)
+    run.max_states, run.max_bytes = max_states, max_bytes or default_bytes()
+    try:
+        run.visit_all(stop_at_first=stop_at_first, on_progress=on_progress)
+    finally:
+        run.close()
+    return run.result()
+
+
+def default_bytes() -> int:
+    """The memory that a search may take on this machine."""
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return BYTES_UNKNOWN
+    return int(pages * size * SHARE_OF_MEMORY)
+
+
+class _Moves:
+    """Ways on that were found in one chunk: of which row, by which edge, with which verdict."""
+
+    def __init__(self) -> None:
+        self.sources: list[Ints] = []
+        self.edges: list[Ints] = []
+        self.verdicts: list[Ints] = []
+        self.binding: list[Flags] = []
+
+    def add(self, sources: Ints, edges: Ints, verdicts: Ints, *, optional: bool) -> None:
+        """Some moves of one task."""
+        self.sources.append(sources)
+        self.edges.append(edges)
+        self.verdicts.append(verdicts)
+        self.binding.append(np.full(len(edges), not optional))
+
+    def joined(self) -> tuple[Ints, Ints, Ints, Flags]:
+        """All of them."""
+        none = [np.empty(0, np.intp)]
+        return (
+            np.concatenate(self.sources or none),
+            np.concatenate(self.edges or none),
+            np.concatenate(self.verdicts or none),
+            np.concatenate(self.binding or [np.empty(0, np.bool_)]),
+        )
+
+
+class _Search:
+    """The states seen, how each was first reached, and what was found on the way."""
+
+    max_states: int | None = None
+    max_bytes = BYTES_UNKNOWN
+
+    def __init__(self, world: World, *, monitors: bool, witnesses: bool, seed: int) -> None:
+        self.world = world
+        self.witnesses = witnesses
+        self.oracles = Oracles(world, counting=False) if monitors else None
+        self.values = Values(world.registry)
+        self.forest = Forest()
+        self.columns = Columns(world, len(world.tasks), self.forest, seed)
+        self.automata: list[Automaton] = []
+        self.seen = SeenStates()
+        self.paths = Paths()
+        self.escapes = Escapes()
+        self.depth = self.transitions = self.deadlocks = 0
+        self.held = 0
+        """Bytes of the rows of this level and the next one."""
+        self.deeper = 0
+        """The number of the first state of the next level."""
+        self.stop: Stop | None = Stop.INTERRUPT
+        self.first: tuple[int, tuple[Finding, ...], Schedule] | None = None
+        self.contents: dict[tuple[tuple[int, int], ...], None] = {}
+
+        def of_kind(*kinds: TaskKind) -> list[int]:
+            return [task.index for task in world.tasks if task.kind in kinds]
+
+        self.foreground = of_kind(TaskKind.FOREGROUND)
+        self.daemons = of_kind(TaskKind.DAEMON)
+        self.eventual = of_kind(TaskKind.EVENTUAL)
+        self.optional = of_kind(TaskKind.OPTIONAL)
+
+    # --- the search ---
+
+    def visit_all(self, *, stop_at_first: bool, on_progress: Progress | None) -> None:
+        """Level by level, so that what is found first is what has the fewest steps."""
+        try:
+            frontier = self.begin()
+            while len(frontier) and not (stop_at_first and self.first):
+                frontier = self.visit_level(frontier, on_progress)
+                self.depth += bool(len(frontier))
+                if on_progress is not None:
+                    on_progress(self.paths.count, len(frontier))
+                if self.stop in (Stop.STATES, Stop.MEMORY):
+                    return
+            if len(frontier):
+                self.stop = Stop.FINDING
+            else:
+                self.find_inescapable()
+                self.stop = None
+        except KeyboardInterrupt:
+            return
+
+    def begin(self) -> Matrix:
+        """The frontier that holds the initial state; empty if that is a finding already."""
+        for task in self.world.tasks:
+            made = Automaton(task, self.values, self.world, witnesses=self.witnesses)
+            self.automata.append(made)
+        self.tables = Tables(self.world, self.automata, self.values, self.columns, self.forest)
+        self.judge = Judge(
+            self.world, self.oracles, self.values, self.columns, self.forest, self.tables
+        )
+        start = [automaton.start + 1 for automaton in self.automata]
+        findings = [
+            finding
+            for task, number in enumerate(start)
+            for finding in self.judge.first_access(task, number, start)
+        ]
+        self.seen.add(np.zeros(1, np.uint64))
+        self.paths.add(np.zeros(1, np.intp), np.zeros(1, np.intp))
+        if findings:
+            self.note(findings, [])
+            return np.zeros((0, len(start)), np.uint8)
+        return np.array([start], smallest_type(max(start, default=0)))
+
+    def visit_level(self, frontier: Matrix, on_progress: Progress | None) -> Matrix:
+        """Expand all states of one depth; gives those of the next one."""
+        base, done = self.paths.count - len(frontier), 0
+        fresh: list[Matrix] = []
+        self.held = frontier.nbytes
+        self.deeper = self.paths.count
+        while done < len(frontier):
+            size = self.chunk_size()
+            chunk = Rows(frontier[done : done + size], self.columns.width)
+            fresh.append(self.expand(chunk, base + done))
+            self.held += fresh[-1].nbytes
+            done += len(chunk)
+            self.check_budgets()
+            if self.stop in (Stop.STATES, Stop.MEMORY):
+                break
+            if on_progress is not None and done < len(frontier):
+                on_progress(self.paths.count, self.paths.count - base - done)
+        return self.stacked(fresh)
+
+    def chunk_size(self) -> int:
+        if self.max_states is None:
+            return CHUNK
+        return min(CHUNK, max(CHUNK_MIN, self.max_states - self.paths.count))
+
+    def stacked(self, parts: Sequence[Matrix]) -> Matrix:
+        """One matrix of rows that were built one after the other."""
+        width = self.columns.width
+        kind = smallest_type(self.columns.largest)
+        whole = np.zeros((sum(map(len, parts)), width), kind)
+        first = 0
+        for part in parts:
+            whole[first : first + len(part), : part.shape[1]] = part
+            first += len(part)
+        return whole
+
+    def check_budgets(self) -> None:
+        more = CHUNK * max(1, len(self.automata))
+        if self.max_states is not None and self.paths.count > self.max_states:
+            self.stop = Stop.STATES
+        elif self.nbytes + self.seen.nbytes_to_grow(more) > self.max_bytes:
+            self.stop = Stop.MEMORY
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that grows with the states."""
+        parts = self.seen.nbytes + self.paths.nbytes + self.escapes.nbytes
+        return parts + self.forest.nbytes + 2 * self.held
+
+    # --- one chunk ---
+
+    def expand(self, rows: Rows, base: int) -> Matrix:
+        """Take all ways on from some states, numbered from ``base``; gives the new states."""
+        running: Flags = np.any(rows.matrix[:, self.foreground], axis=1)
+        moved = np.zeros(len(rows), np.bool_)
+        moves = _Moves()
+        for task, rest in self.turns(rows, running, moved):
+            at = rest[rows.flat[rest * rows.width + task] != 0]
+            if at.size:
+                sources, edges = self.tables.moves(task, rows, at)
+                moved[sources] = True
+                verdicts = self.judge.verdicts(task, rows, sources, edges)
+                moves.add(sources, edges, verdicts, optional=task in self.optional)
+        self.end(rows, base, np.flatnonzero(~moved), running)
+        return self.enter(rows, base, moves)
+
+    def turns(self, rows: Rows, running: Flags, moved: Flags) -> Iterator[tuple[int, Ints]]:
+        """(task, rows to look at), as the reference search does it.
+
+        While a foreground task runs, a state ends a run unless some task that is not optional can
+        move; after that, unless an eventual one can. The others move only if it goes on.
+        """
+        whole = np.arange(len(rows))
+        going = np.flatnonzero(running)
+        for task in self.foreground + self.daemons:
+            yield task, going
+        for task in self.eventual:
+            yield task, whole
+        on = np.flatnonzero(moved) if self.optional or self.daemons else going
+        for task in self.optional:
+            yield task, on
+        for task in self.daemons:
+            yield task, on[~running[on]]
+
+    def enter(self, rows: Rows, base: int, moves: _Moves) -> Matrix:
+        """Number the states behind the moves, and build the rows of the new ones."""
+        sources, edges, verdicts, binding = moves.joined()
+        self.transitions += len(edges)
+        bad = self.judge.found[verdicts]
+        if bad.any():
+            self.note_bad(sources, edges, verdicts, bad, base)
+            self.escapes.add_ends(base + np.unique(sources[bad & binding]))
+            good = np.flatnonzero(~bad)
+            sources, edges, verdicts = sources[good], edges[good], verdicts[good]
+            binding = binding[good]
+        hashes = self.seen.hashes[base + sources] + self.tables.effects.deltas[edges]
+        judged = np.flatnonzero(verdicts != NOTHING)
+        hashes[judged] += self.judge.effects.deltas[verdicts[judged]]
+        numbers, fresh = self.seen.add(hashes)
+        self.paths.add(base + sources[fresh], edges[fresh])
+        self.escapes.add(base + sources[binding], numbers[binding], self.deeper)
+        kind = smallest_type(self.columns.largest)
+        rows.widen(self.columns.width)
+        new = rows.matrix[sources[fresh]].astype(kind, copy=False)
+        self.tables.effects.apply(edges[fresh], new)
+        self.judge.effects.apply(verdicts[fresh], new)
+        return new
+
+    def end(self, rows: Rows, base: int, at: Ints, running: Flags) -> None:
+        """Note quiet and deadlocked states."""
+        if not at.size:
+            return
+        self.escapes.add_ends(base + at)
+        self.note_contents(rows.matrix[at])
+        dead = at[running[at]]
+        self.deadlocks += len(dead)
+        if dead.size and self.is_shorter(self.depth):
+            row = rows.matrix[dead[0]].tolist()
+            pending = self.pending(row)
+            found = self.oracles.stuck(pending) if self.oracles is not None else []
+            found = found or [stuck(self.world, pending, self.judge.view(row))]
+            self.note(found, self.paths.to(base + int(dead[0])))
+
+    def note_contents(self, ends: Matrix) -> None:
+        cells = self.world.cells
+        shown = [
+            (column, variable)
+            for variable, column in sorted(self.columns.of.items())
+            if variable >= 0 and cells[variable].observable and column < ends.shape[1]
+        ]
+        columns = [column for column, _ in shown]
+        for row in np.unique(ends[:, columns], axis=0).tolist() if columns else [[]]:
+            content = [
+                (variable, number)
+                for (_, variable), number in zip(shown, row, strict=True)
+                if number
+            ]
+            self.contents[tuple(content)] = None
+
+    # --- findings ---
+
+    def pending(self, row: Sequence[int]) -> tuple[Any, ...]:
+        """What each task waits to do; None if it has ended."""
+        return tuple([self.tables.op(task, row[task]) for task in range(len(self.automata))])
+
+    def is_shorter(self, steps: int) -> bool:
+        return self.first is None or steps < self.first[0]
+
+    def note_bad(self, sources: Ints, edges: Ints, verdicts: Ints, bad: Flags, base: int) -> None:
+        """Keep the findings of one of the bad moves: of those from the first state, the first."""
+        if self.is_shorter(self.depth + 1):
+            at = np.flatnonzero(bad)
+            first = at[np.argmin(sources[at])]
+            path = [*self.paths.to(base + int(sources[first])), int(edges[first])]
+            self.note(self.judge.findings[verdicts[first]], path)
+
+    def note(self, findings: Sequence[Finding], path: Sequence[int]) -> None:
+        """Keep findings behind a path of edges, if none has fewer steps."""
+        if self.is_shorter(len(path)):
+            self.first = len(path), tuple(findings), self.schedule(path)
+
+    def schedule(self, path: Sequence[int]) -> Schedule:
+        taken = [self.tables.taken[edge] for edge in path]
+        branches = [step.edge.branch for step in taken]
+        return Schedule(
+            tasks=bytes([step.task for step in taken]),
+            branches=tuple([branch for branch in branches if branch is not None]),
+        )
+
+    def find_inescapable(self) -> None:
+        """Note the first state, if any, from which no end is reached without optional steps.
+
+        A deadlock is an end here, as it is a finding of its own; so is a state with a step that
+        has findings, because nobody has looked behind that step.
+        """
+        lost = self.escapes.first_lost(self.paths.count) if not self.at_start() else None
+        if lost is not None:
+            path = self.paths.to(lost)
+            row = [automaton.start + 1 for automaton in self.automata]
+            for edge in path:
+                row[self.tables.taken[edge].task] = int(self.tables.following[edge])
+            self.note([inescapable(self.world, self.pending(row))], path)
+
+    def at_start(self) -> bool:
+        """Whether the initial state is a finding, so that nothing was looked at."""
+        return self.first is not None and self.first[0] == 0
+
+    # --- result ---
+
+    def result(self) -> Result:
+        complete = self.stop is None
+        _, findings, schedule = self.first or (0, (), None)
+        clean = Verdict.CLEAN if complete else Verdict.INCOMPLETE
+        states = self.paths.count
+        return Result(
+            verdict=Verdict.VIOLATED if findings else clean,
+            complete=complete,
+            states=states,
+            transitions=self.transitions,
+            depth=self.depth,
+            deadlocks=self.deadlocks,
+            findings=findings,
+            schedule=schedule,
+            goals=self.goals(),
+            terminal=tuple([self.named(content) for content in self.contents]),
+            local_states=tuple([len(automaton.ops) for automaton in self.automata]),
+            stop=self.stop,
+            collision_bound=states * states / 2.0**65,
+        )
+
+    def goals(self) -> dict[str, bool]:
+        """An edge is learned when it is taken, so what was learned says which were reached."""
+        reached = {
+            event.name
+            for taken in self.tables.taken
+            for event in taken.edge.events
+            if isinstance(event, Goal)
+        }
+        return {goal: goal in reached for goal in self.world.goals}
+
+    def named(self, content: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Contents of observable cells by name; sparse ones that are initial are left out."""
+        changed = dict(content)
+        shown: dict[str, Any] = {}
+        for cell in self.world.cells:
+            number = changed.get(cell.index, 0)
+            if cell.observable and (cell.array is None or number):
+                value = self.tables.initial(cell.index)
+                if number:
+                    value = self.columns.content(self.columns.of[cell.index], number)  # type: ignore[assignment]
+                shown[cell.name] = self.values.value(value)
+        return shown
+
+    def close(self) -> None:
+        for automaton in self.automata:
+            automaton.close()

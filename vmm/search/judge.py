@@ -1,0 +1,236 @@
+"""Monitors on tables: their Python code runs once for each input that differs in what it looks at.
+
+A monitor is a pure function of its state, the step and the cells that it reads. While one runs,
+what it reads is written down; the verdict then holds for all states that agree there. So a verdict
+is a path of a decision tree (see ``forest``) that begins at the edge or the pending op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmm.engine.automaton import Values
+from vmm.engine.events import AuditPoint
+from vmm.engine.monitor import Audit, Finding, Step, View
+from vmm.search.arrays import Flags, Ints, Rows, appended, roomier, smallest_type
+from vmm.search.columns import Change, Columns, Effects, Variable
+from vmm.search.forest import Forest
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import CellArray
+    from vmm.engine.oracles import Oracles, States
+    from vmm.engine.world import World
+    from vmm.search.tables import Tables, Taken
+
+NOTHING = 1
+"""The verdict that nothing is to be said and no monitor's state changes."""
+
+
+class RecordingView(View):
+    """Shows the cells of one row, and keeps what was looked at."""
+
+    __slots__ = ("arrays", "cells")
+
+    def __init__(self, get: Callable[[int], Any]) -> None:
+        self.cells: dict[int, None] = {}
+        self.arrays: dict[CellArray[Any, Any], None] = {}
+
+        def noted(cell: int) -> Any:
+            self.cells[cell] = None
+            return get(cell)
+
+        super().__init__(noted)
+
+    def items(self, array: CellArray[Any, Any]) -> Iterator[tuple[Any, Any]]:
+        self.arrays[array] = None
+        return super().items(array)
+
+
+class Judge:
+    """Verdicts on steps and on pending accesses, for many of them at once.
+
+    A verdict is a number; ``effects`` says what it does to the monitors' columns, ``findings``
+    what was found, ``found`` whether that is anything.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        oracles: Oracles | None,
+        values: Values,
+        columns: Columns,
+        forest: Forest,
+        tables: Tables,
+    ) -> None:
+        self.effects = Effects(columns)
+        self.findings: list[tuple[Finding, ...]] = []
+        self.found: Flags = np.zeros(64, np.bool_)
+        self._world = world
+        self._oracles = oracles
+        self._values = values
+        self._columns = columns
+        self._forest = forest
+        self._tables = tables
+        self._initial: States = () if oracles is None else oracles.initial()
+        self._edges = _Roots(forest)
+        self._pending = [_Roots(forest) for _ in tables.automata]
+        self._known: dict[tuple[object, ...], int] = {}
+        self._verdict((), ())  # UNKNOWN has a number, too
+        self._known.clear()
+        assert self._verdict((), ()) == NOTHING
+        for roots in self._pending:
+            forest.slots[roots.of(np.zeros(1, np.intp))] = -1 - NOTHING
+
+    def verdicts(self, task: int, rows: Rows, sources: Ints, edges: Ints) -> Ints:
+        """What the monitors say to the edges of a task taken in some rows."""
+        said = np.full(len(edges), NOTHING, np.intp)
+        if self._oracles is None or not edges.size:
+            return said
+        at = np.flatnonzero(self._tables.eventful[edges])
+        if at.size:
+            said[at] = self._steps(rows, sources[at], edges[at])
+        if self._oracles.on_pending:
+            following = self._tables.following[edges]
+            roots = self._pending[task].of(following)
+            at = np.flatnonzero((self._forest.slots[roots] != -1 - NOTHING) & ~self.found[said])
+            if at.size:
+                judged = self._accesses(
+                    task, self._after(rows, sources[at], edges[at]), following[at], roots[at]
+                )
+                bad = self.found[judged]
+                said[at[bad]] = judged[bad]
+        return said
+
+    def first_access(self, task: int, number: int, row: Sequence[int]) -> tuple[Finding, ...]:
+        """What is said to the access that a task publishes before the first step."""
+        op = self._tables.op(task, number)
+        if self._oracles is None or op is None:
+            return ()
+        view = View(lambda cell: self._value(row, cell))
+        return tuple(self._oracles.pending(self._world.tasks[task], op, view))
+
+    def view(self, row: Sequence[int]) -> View:
+        """The cells of a row."""
+        return View(lambda cell: self._value(row, cell))
+
+    # --- many at once ---
+
+    def _after(self, rows: Rows, sources: Ints, edges: Ints) -> Rows:
+        """The rows behind the edges, with the monitors' states of before."""
+        matrix = rows.matrix[sources]
+        kind = smallest_type(self._columns.largest)
+        after = Rows(matrix.astype(kind, copy=False), self._columns.width)
+        self._tables.effects.apply(edges, after.matrix)
+        return after
+
+    def _steps(self, rows: Rows, sources: Ints, edges: Ints) -> Ints:
+        after = self._after(rows, sources, edges)
+        roots = self._edges.of(edges)
+
+        def learn(position: int) -> None:
+            row = after.matrix[position].tolist()
+            self._learn_step(int(roots[position]), self._tables.taken[edges[position]], row)
+
+        return self._forest.answers(after, np.arange(len(after)), roots, learn)
+
+    def _accesses(self, task: int, after: Rows, following: Ints, roots: Ints) -> Ints:
+        def learn(position: int) -> None:
+            row = after.matrix[position].tolist()
+            op = self._tables.op(task, int(following[position]))
+            assert op is not None, "nothing is pending of a task that has ended"
+            assert self._oracles is not None
+            view = RecordingView(lambda cell: self._value(row, cell))
+            found = self._oracles.pending(self._world.tasks[task], op, view)
+            self._plant(int(roots[position]), row, view, (), self._verdict((), tuple(found)))
+
+        return self._forest.answers(after, np.arange(len(after)), roots, learn)
+
+    # --- one of them ---
+
+    def _learn_step(self, root: int, taken: Taken, row: Sequence[int]) -> None:
+        assert self._oracles is not None
+        op = self._tables.automata[taken.task].ops[taken.local]
+        edge = taken.edge
+        changes = taken.changes(self._world, self._values)
+        step = Step(self._world.tasks[taken.task], op, edge.result, changes, edge.events)
+        asked = self._asked(step)
+        states = list(self._initial)
+        for number in asked:
+            column = self._columns.of.get(-1 - number)
+            if column is not None:
+                states[number] = self._columns.content_in(row, column)
+        view = RecordingView(lambda cell: self._value(row, cell))
+        after, found = self._oracles.step(tuple(states), step, view)
+        moved = () if found else self._moved(asked, states, after)
+        asked_variables = [-1 - number for number in asked]
+        self._plant(root, row, view, asked_variables, self._verdict(moved, found))
+
+    def _asked(self, step: Step) -> list[int]:
+        """The monitors whose states a step may read or change."""
+        assert self._oracles is not None
+        audited = any(isinstance(event, AuditPoint) for event in step.events)
+        return [
+            number
+            for number, monitor in enumerate(self._oracles.monitors)
+            if (audited and isinstance(monitor, Audit))
+            or any(isinstance(event, monitor.events) for event in step.events)
+        ]
+
+    def _moved(
+        self, asked: Sequence[int], before: Sequence[Hashable], after: Sequence[Hashable]
+    ) -> tuple[Change, ...]:
+        columns, changes = self._columns, []
+        for number in asked:
+            if after[number] != before[number]:
+                column = columns.column(-1 - number, self._initial[number])
+                old = columns.number(column, before[number])
+                changes.append((column, old, columns.number(column, after[number])))
+        return tuple(changes)
+
+    def _plant(
+        self,
+        root: int,
+        row: Sequence[int],
+        view: RecordingView,
+        asked: Sequence[Variable],
+        verdict: int,
+    ) -> None:
+        of = self._columns.of
+        variables = [*asked, *view.cells]
+        self._columns.depend(root, [v for v in variables if v not in of], view.arrays)
+        self._forest.plant(root, row, [of[v] for v in variables if v in of], verdict)
+
+    def _verdict(self, changes: tuple[Change, ...], found: tuple[Finding, ...]) -> int:
+        known = self._known.get((changes, found))
+        if known is None:
+            known = self._known[changes, found] = self.effects.add(changes)
+            self.findings.append(found)
+            self.found = appended(self.found, known, [bool(found)])
+        return known
+
+    def _value(self, row: Sequence[int], cell: int) -> Any:
+        column = self._columns.of.get(cell)
+        if column is None:
+            return self._values.value(self._tables.initial(cell))
+        content = self._columns.content_in(row, column)
+        assert isinstance(content, int)
+        return self._values.value(content)
+
+
+class _Roots:
+    """A tree for each of some numbers, begun when it is first asked for."""
+
+    def __init__(self, forest: Forest) -> None:
+        self._forest = forest
+        self._slots: Ints = np.zeros(64, np.intp)
+
+    def of(self, numbers: Ints) -> Ints:
+        """The roots of the trees of those numbers."""
+        self._slots = roomier(self._slots, int(numbers.max(initial=0)) + 1)
+        found = self._slots[numbers]
+        for number in np.unique(numbers[found == 0]).tolist():
+            self._slots[number] = self._forest.root()
+        return self._slots[numbers]
