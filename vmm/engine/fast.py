@@ -1,68 +1,65 @@
 """The loop of the plain stepper: ``Run.next`` and ``Run.step`` fused, for speed.
 
 It does what they do, step for step; the loop hosts, which use them, must give the same digest, and
-the tests hold them to that. Only the common kinds of op are written out again, and only where
-nobody listens to their events.
+the tests hold them to that. Only the ops on one cell are written out again, and only where nobody
+listens to their events.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.ops import Observe, Op, Read, Update, Write
+from vmm.engine.ops import Read, Update, Write
 from vmm.engine.trace import BATCH, Ending
 
 if TYPE_CHECKING:
     from vmm.engine.live import Run
 
-INLINE = dict.fromkeys((Read, Write, Update, Observe))
+READ, WRITE = Read.code, Write.code
 
 
 def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     """Take steps until the run is over. Errors: whatever a task raises."""
-    memory, pending, waiters = run.memory, run.pending, run.waiters
+    memory, pending, waiters, watches_all = run.memory, run.pending, run.waiters, run.watches_all
     sends: list[Any] = [None if program is None else program.send for program in run.programs]
-    records, watches_all, judges = run.records, run.watches_all, run.judges_pending
-    pick, draw = run.picker.pick, getattr(run.picker, "draw", None)
-    asks_always, unheard = run.asks_always, run.unheard_events()
-    ready, mask, last = run.ready, run.mask, run.last
-    if run.ending is not None:
-        return
+    records, judges, unheard = run.records, run.judges_pending, run.unheard_events()
+    pick, draw, asks = run.picker.pick, getattr(run.picker, "draw", None), run.asks_always
+    ready, count, mask, last = run.ready, len(run.ready), run.mask, run.last
     for steps in range(run.steps + 1, run.step_budget + 1):
-        if len(ready) == 1 and not asks_always:
+        if count == 1 and not asks:
             number = ready[0]
         elif draw is not None:
-            number = ready[int(draw() * len(ready))]
+            number = ready[int(draw() * count)]
         else:
             number = pick(ready, pending, last)
         op: Any = pending[number]
         kind, event, last = op.__class__, op.event, number
-        written: Any = None
+        written: Any = None  # cells that others may wait for
+        blocked = False
         # --- take effect ---
-        if watches_all or kind not in INLINE or (event and event.__class__ not in unheard):
-            run.steps = steps - 1
-            result = run.take_effect(number, op)
-            written = op.written
-            if run.ending is not None:
-                break
-        elif kind is Read:
+        plain = (event is None or event.__class__ in unheard) and not watches_all
+        if plain and kind is Read:
             cell = op.cell
             result = memory[cell.index]
-            records.append((number, mask, op.code, cell.tag, result))
-        elif kind is Observe:
-            cells = op.several
-            result = op.fn(*[memory[cell.index] for cell in cells], *op.args)
-            records.append((number, mask, op.code, cells[0].tag, result))
-        else:
+            records.append((number, mask, READ, cell.tag, result))
+        elif plain and kind is Write:
             cell = op.cell
-            if kind is Write:
-                result, record, value = None, op.value, op.value
-            else:
-                record = value, result = op.fn(memory[cell.index], *op.args)
-            memory[cell.index] = value
-            records.append((number, mask, op.code, cell.tag, record))
+            result, memory[cell.index] = None, op.value
+            records.append((number, mask, WRITE, cell.tag, op.value))
             if cell.index in waiters:
                 written = (cell,)
+        elif plain and kind is Update:
+            cell = op.cell
+            record = value, result = op.fn(memory[cell.index], *op.args)
+            memory[cell.index] = value
+            records.append((number, mask, op.code, cell.tag, record))
+            written = (cell,)
+        else:
+            run.steps = steps - 1
+            result = run.take_effect(number, op)
+            written, blocked = op.written, op.may_block
+            if run.ending is not None:
+                break
         if len(records) >= BATCH:
             run.flush_records()
         # --- on to the next op ---
@@ -71,18 +68,22 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
         except StopIteration:
             run.ended(number)
         else:
-            if not isinstance(following, Op):
-                raise run.foreign_await(number, following)
-            if op.may_block or following.may_block or judges:
+            try:
+                blocks = following.may_block
+            except AttributeError:
+                raise run.foreign_await(number, following) from None
+            if blocked or blocks or judges:
                 run.publish(number, following)
             else:
                 pending[number] = following
+                if written is None:
+                    continue
         if written:
             run.wake(written)
         if run.mask != run.settled or run.ending is not None:
             run.steps = steps
             run.settle()
-            ready, mask = run.ready, run.mask
+            ready, mask, count = run.ready, run.mask, len(run.ready)
             if run.ending is not None:
                 break
     else:

@@ -6,6 +6,7 @@ A ``Run`` is a stepper without a loop of its own: a host asks ``next`` who steps
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine import capture
@@ -182,7 +183,7 @@ class Run:
     def flush_records(self) -> None:
         """Hash the steps recorded so far. Batches are cut at the same steps on every host."""
         self.digest.feed(self.records)
-        self.chosen.extend([record[0] for record in self.records])
+        self.chosen.extend(map(itemgetter(0), self.records))
         self.records.clear()
 
     def branch(self, op: Op) -> int:

@@ -16,7 +16,8 @@ def drive(run: Run) -> Outcome:
     try:
         run.begin()
         if type(run).step is Run.step:
-            run_through(run)
+            if run.ending is None:
+                run_through(run)
         else:  # a kind of run that does more with a step
             while (number := run.next()) is not None:
                 run.step(number)
