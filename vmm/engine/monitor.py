@@ -105,7 +105,10 @@ class Monitor:
         raise NotImplementedError
 
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
-        """Judge an access that a task has published. ``view`` gives the state it waits in."""
+        """Judge an access that a task has published; ``view`` gives the state it waits in.
+
+        Not shown are ops on no cell, and on a single cell that has no lock.
+        """
         raise NotImplementedError
 
     def on_stuck(self, world: World, pending: tuple[Op | None, ...]) -> tuple[Finding, ...]:
