@@ -133,7 +133,8 @@ class PageFault(ModelObject):
         )
         if not (shadowed and kind.write):
             return FaultResult.RESUME
-        if kind.user and await self.mmu.zap.zap_gfn(vcpu, walk.gfn):
+        if kind.user and not walk.passes(walk.gfn) and await self.mmu.zap.zap_gfn(vcpu, walk.gfn):
             # A user-mode write: the frame is no page table any more. KVM 143646567f.
+            # But a table that leads to itself would be shadowed again by the very next fault.
             return FaultResult.RESUME
         return FaultResult.EMULATE

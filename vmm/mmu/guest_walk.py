@@ -52,6 +52,10 @@ class GuestWalk(NamedTuple):
         depth = ROOT_LEVEL - level
         return self.steps[depth] if depth < len(self.steps) else None
 
+    def passes(self, gfn: Gfn) -> bool:
+        """Whether the walk went through a table in that frame."""
+        return any(step.table == gfn for step in self.steps)
+
     def shadow_key(self, level: int) -> tuple[Gfn, Role]:
         """The (gfn, role) of the shadow page of that level on the way to ``gva``.
 
@@ -62,10 +66,19 @@ class GuestWalk(NamedTuple):
         step = self.at(level)
         if step is None:
             first = self.gfn & -frames_per_entry(level + 1)
-            return Gfn(first), Role(level, direct=True, access=self.leaf.access)
+            return Gfn(first), Role(level, direct=True, access=direct_access(self.leaf))
         return step.table, Role(
             level, direct=False, access=self.steps[ROOT_LEVEL - level - 1].access
         )
+
+
+def direct_access(leaf: WalkStep) -> int:
+    """The access of the pages below a large page's leaf: no W while it is clean.
+
+    Clean and dirty gptes that map the same frames must not share pages, or a write through the
+    clean one would not set its D. Source: KVM 2.6.25, ``fetch``.
+    """
+    return leaf.access if leaf.entry & D else leaf.access & ~W
 
 
 def root_role() -> Role:

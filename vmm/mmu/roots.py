@@ -37,6 +37,14 @@ class Roots(ModelObject):
         await self.mmu.flusher.flush_local(vcpu)
         return page.number
 
+    async def switch(self, vcpu: VcpuState, cr3: Gfn) -> None:
+        """Load cr3. The same value again only flushes the TLB. Source: KVM d835dfecd0 (2008)."""
+        if await vcpu.cr3 == cr3:
+            await self.mmu.flusher.flush_local(vcpu)
+        else:
+            await self.free(vcpu)
+            await vcpu.cr3.set(cr3)
+
     async def free(self, vcpu: VcpuState) -> None:
         """Let go of the root. It stays in the cache for the next load of the same cr3."""
         async with self.mmu.lock:

@@ -51,6 +51,11 @@ class UncachedPageFault(PageFault):
 class UncachedRoots(Roots):
     """A cr3 load throws the vCPU's shadow away."""
 
+    async def switch(self, vcpu: VcpuState, cr3: Gfn) -> None:
+        """Load cr3. The same value drops as much as another: sptes are as old as TLB entries."""
+        await self.free(vcpu)
+        await vcpu.cr3.set(cr3)
+
     async def free(self, vcpu: VcpuState) -> None:
         """Let go of the root and zap every page of this vCPU."""
         await super().free(vcpu)

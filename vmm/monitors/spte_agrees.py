@@ -13,7 +13,7 @@ from vmm.mmu.api import EmulatedStore, EmulatedStoreDone
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.mmu.role import Role
-from vmm.mmu.shadow_page import Header, SpteRef
+from vmm.mmu.shadow_page import Header, SpteRef, format_header
 from vmm.monitors import Oracle
 from vmm.units import Gfn, Gpa, entry_gpa, frames_per_entry
 from vmm.vcpu.vcpu import Vm
@@ -71,7 +71,7 @@ class SpteAgrees(Audit):
         if header is None or not spte & P or header.role.owner:
             return []
         if header.role.direct:
-            return self._direct(ref, spte, header)
+            return self._direct(ref, spte, header, view)
         gpa = entry_gpa(header.gfn, ref.index)
         if any(gpa == pending for _, pending in state):
             return []
@@ -105,36 +105,42 @@ class SpteAgrees(Audit):
         if child.gfn != table or child.role.direct != large:
             return f"links a shadow of gfn {child.gfn:#x} ({child.role})"
         access = combine(header.role.access, gpte)
-        return "" if child.role.access == access else f"links a shadow with rights {child.role}"
+        allowed = [access]
+        if large:  # shadowed without W while it is clean; a walk sets D before the shadow follows
+            allowed = [access & ~W] if not gpte & D else [access, access & ~W]
+        return "" if child.role.access in allowed else f"links a shadow with rights {child.role}"
 
     def _leaf(self, spte: int, gpte: int, role: Role) -> str:
         gfn = gfn_of(frame_of(spte))
         if not gpte & P or frame_of(gpte) != gfn:
             return f"maps gfn {gfn:#x}"
-        access = combine(role.access, gpte)
-        if not self.write_protect and not spte & U:
-            # Guest CR0.WP is clear: the supervisor may write, so W is granted and U taken.
-            access |= W
-        more = spte & ~access & (W | U) or access & ~spte & NX
-        if more:
+        if self._grants_more(spte, combine(role.access, gpte)):
             return "grants rights that the guest does not"
         if spte & W and not gpte & D:
             return "is writable while D is clear, so the first write would not set it"
         return "" if gpte & A else "is cached while A is clear"
 
-    def _direct(self, ref: SpteRef, spte: int, header: Header) -> list[Finding]:
-        """An spte of a large page's shadow: a fixed stretch of frames."""
-        first = header.gfn + ref.index * frames_per_entry(header.role.level)
-        gfn = gfn_of(frame_of(spte))
-        if header.role.level > 1 or gfn == first:
+    def _grants_more(self, spte: int, access: int) -> bool:
+        if not self.write_protect and not spte & U:
+            # Guest CR0.WP is clear: the supervisor may write, so W is granted and U taken.
+            access |= W
+        return bool(spte & ~access & (W | U) or access & ~spte & NX)
+
+    def _direct(self, ref: SpteRef, spte: int, header: Header, view: View) -> list[Finding]:
+        """An spte of a large page's shadow: a fixed stretch of frames, with fixed rights."""
+        first = Gfn(header.gfn + ref.index * frames_per_entry(header.role.level))
+        if header.role.level > 1:
+            child = view[self.mmu.cache.page_at(frame_of(spte)).header]
+            expected = Header(first, header.role._replace(level=header.role.level - 1))
+            wrong = "" if child == expected else f"links {format_header(child)}"
+        elif gfn_of(frame_of(spte)) != first:
+            wrong = f"maps gfn {gfn_of(frame_of(spte)):#x} instead of {first:#x}"
+        elif self._grants_more(spte, header.role.access):
+            wrong = "grants rights that the page does not have"
+        else:
             return []
-        return [
-            SPEC.finding(
-                "audit/spte-agrees",
-                f"{ref} of a direct page maps gfn {gfn:#x} instead of {first:#x}",
-                f"spte {ref}",
-            )
-        ]
+        message = f"{ref} of the direct page for {format_header(header)} {wrong}"
+        return [SPEC.finding("audit/spte-agrees", message, f"spte {ref}")] if wrong else []
 
 
 def _build(world: World, vm: Vm | None) -> SpteAgrees | None:

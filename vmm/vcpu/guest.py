@@ -163,18 +163,10 @@ class Guest(ModelObject):
         await self.vcpu.pcpu.invlpg(Gva(gva))
 
     async def mov_cr3(self, space: str | int) -> None:
-        """Load cr3 with the root of a space (or a guest frame): an exit.
-
-        The same value again only flushes the TLB. Source: KVM d835dfecd0 (2008).
-        """
+        """Load cr3 with the root of a space (or a guest frame): an exit."""
         root = self.vm.layout.roots[space] if isinstance(space, str) else Gfn(space)
-        vcpu, mmu = self.vcpu, self.vm.mmu
-        await self.vm.loop.leave(vcpu, "cr3 load")
-        if await vcpu.cr3 == root:
-            await mmu.flusher.flush_local(vcpu)
-        else:
-            await mmu.roots.free(vcpu)
-            await vcpu.cr3.set(root)
+        await self.vm.loop.leave(self.vcpu, "cr3 load")
+        await self.vm.mmu.roots.switch(self.vcpu, root)
 
     # --- barriers and interrupts ---
 

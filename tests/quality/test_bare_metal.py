@@ -1,0 +1,127 @@
+"""A guest on the shadow MMU sees what it would see without a hypervisor."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.quality.bare_metal import LARGE, TABLES, Act, InTurns, random_acts, world_of
+from vmm.bits import PS, A, D, P, U, W, make_entry
+from vmm.engine.hosts.direct import drive
+from vmm.engine.live import Run
+from vmm.engine.trace import Ending, Outcome
+from vmm.hw.layout import REGION, WINDOW
+from vmm.mmu import guest_walk, pte_write
+from vmm.units import ENTRY_BYTES, PAGE_BYTES
+
+MACHINES: dict[str, dict[str, Any]] = {
+    "two vCPUs": {"vcpus": 2},
+    "one vCPU, untagged TLB": {"vcpus": 1, "tlb_tagged": False},
+    "a pool too small": {"vcpus": 2, "shadow_pages": 8},
+    "zaps by the host": {"vcpus": 2, "host": "zap all,zap table"},
+    "pages reclaimed": {"vcpus": 2, "host": "reclaim", "host_paging": True},
+    "three vCPUs, no cache": {"vcpus": 3, "no_cache": True},
+}
+
+
+def run(seed: int, count: int, *, vcpus: int, host: str = "", **config: Any) -> Outcome:
+    random = Random(seed)
+    acts = random_acts(random, count, vcpus=vcpus, host=host)
+    world = world_of(acts, vcpus, **config)
+    return drive(Run(world, InTurns(world, acts, random), step_budget=100_000))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_guest_sees_bare_metal(machine: str) -> None:
+    for seed in range(12):
+        outcome = run(seed, 40, **MACHINES[machine])
+        assert outcome.ending is Ending.QUIESCENT, f"seed {seed}: {outcome}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_many_guests_see_bare_metal(machine: str) -> None:
+    for seed in range(1000, 2000):
+        outcome = run(seed, 60, **MACHINES[machine])
+        assert outcome.ending is Ending.QUIESCENT, f"seed {seed}: {outcome}"
+
+
+# --- the reference is no rubber stamp ---
+
+
+def in_order(*acts: Act, **config: Any) -> Outcome:
+    world = world_of(acts, 1, **config)
+    return drive(Run(world, InTurns(world, acts, Random(0))))
+
+
+def gpte_store(table: int, index: int, entry: int) -> Act:
+    return Act(0, "store", WINDOW + table * PAGE_BYTES + index * ENTRY_BYTES, entry)
+
+
+def large_page(flags: int) -> Act:
+    """A large page at REGION + LARGE, behind the first space's level-2 table."""
+    return gpte_store(TABLES[2], 3, make_entry(0x200, P | W | U | A | PS | flags))
+
+
+FIRST, SECOND = REGION + LARGE, REGION + LARGE + PAGE_BYTES
+CLEANED = (
+    large_page(D),
+    Act(0, "store", FIRST, 1),
+    Act(0, "store", SECOND, 2),
+    large_page(0),
+    Act(0, "load", FIRST),
+    Act(0, "store", SECOND, 3),
+)
+
+
+def test_write_to_a_large_page_that_was_cleaned_sets_dirty() -> None:
+    """Its direct page holds writable sptes from before, which the clean page must not find."""
+    assert in_order(*CLEANED).ending is Ending.QUIESCENT
+
+
+def test_reference_sees_a_lost_dirty_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_walk, "direct_access", lambda leaf: leaf.access)
+    (found, *_) = in_order(*CLEANED).findings
+    assert found.code in ("bare-metal/differs", "audit/spte-agrees")
+
+
+def test_user_store_to_the_table_that_maps_it_ends() -> None:
+    """To take it for "no page table any more" is no use: the next fault shadows it again."""
+    own = make_entry(TABLES[3], P | W | U | A | D)
+    store = Act(0, "store", REGION + PAGE_BYTES + 8 * ENTRY_BYTES, 7, user=True)
+    assert in_order(gpte_store(TABLES[3], 1, own), store).ending is Ending.QUIESCENT
+
+
+def test_reference_sees_a_stale_spte(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def keep(*_: object) -> None:
+        return
+
+    moved = make_entry(3, P | W | U | A | D)
+    acts = (Act(0, "load", REGION), gpte_store(TABLES[3], 0, moved), Act(0, "load", REGION))
+    assert in_order(*acts).ending is Ending.QUIESCENT
+    monkeypatch.setattr("vmm.mmu.pte_write.PteWrite.update_spte", keep)
+    assert in_order(*acts).findings
+
+
+def test_reference_sees_a_missing_dirty_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pte_write, "D", A)  # every page counts as dirty
+    clean = make_entry(3, P | W | U | A)
+    acts = (
+        gpte_store(TABLES[3], 0, clean),
+        Act(0, "load", REGION),
+        Act(0, "store", REGION, 5),
+    )
+    assert in_order(*acts).findings
+
+
+def test_same_cr3_again_drops_old_translations_without_the_cache() -> None:
+    moved = make_entry(3, P | W | U | A | D)
+    acts = (
+        Act(0, "load", REGION),
+        gpte_store(TABLES[3], 0, moved),
+        Act(0, "mov cr3", value=TABLES[0]),
+        Act(0, "load", REGION),
+    )
+    assert in_order(*acts, no_cache=True).ending is Ending.QUIESCENT
