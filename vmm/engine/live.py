@@ -227,11 +227,8 @@ class Run:
         return ForeignAwait(foreign_await(self.tasks[number], program, awaited))
 
     def judge_pending(self, number: int, op: Op) -> None:
-        """Let the monitors look at an access that was just published, if it may need a lock."""
+        """Let the monitors look at an access that was just published."""
         assert self.oracles is not None
-        cell = op.cell
-        if cell is None or (cell.lock is None and len(op.cells) == 1):
-            return
         self._report(self.oracles.pending(self.tasks[number], op, self._view))
 
     def ended(self, number: int) -> None:

@@ -105,10 +105,7 @@ class Monitor:
         raise NotImplementedError
 
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
-        """Judge an access that a task has published; ``view`` gives the state it waits in.
-
-        Not shown are ops on no cell, and on a single cell that has no lock.
-        """
+        """Judge an access that a task has published. ``view`` gives the state it waits in."""
         raise NotImplementedError
 
     def on_stuck(self, world: World, pending: tuple[Op | None, ...]) -> tuple[Finding, ...]:
