@@ -180,7 +180,13 @@ def test_calibration_of_four(seed: int) -> None:
     )
 
 
-QUICK = ("cold_faults", "emulated_write_order", "remote_flush_missing", "stale_gpte")
+QUICK = (
+    "cold_faults",
+    "emulated_write_order",
+    "remote_flush_missing",
+    "stale_gpte",
+    "tlb_shootdown",
+)
 FILES = sorted(SCENARIOS.rglob("*.py"))
 
 
@@ -216,6 +222,14 @@ def test_larger_scenario(name: str) -> None:
 def test_bug(name: str) -> None:
     result = compare(small(name, name.replace("_", "-")))
     assert result.verdict is Verdict.VIOLATED
+
+
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_shootdown_must_publish_the_mode_first(vcpus: int) -> None:
+    (path,) = [file for file in FILES if file.stem == "tlb_shootdown"]
+    params = {"vcpus": str(vcpus), "publish_first": "0"}
+    result = compare(prepare(load(str(path)), params=params))
+    assert [finding.code for finding in result.findings] == ["tlb-shootdown/freed-frame"]
 
 
 @pytest.mark.parametrize("host", HOSTS)
