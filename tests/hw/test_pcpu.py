@@ -1,0 +1,228 @@
+"""A physical CPU: its walks over hand-made tables, its TLB, and how IPIs reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from random import Random
+
+import pytest
+
+from tests.hand import Hand
+from vmm.bits import NX, A, D, P, U, W, make_entry
+from vmm.engine.cells import Cell
+from vmm.engine.task import TaskKind
+from vmm.engine.world import ModelObject, World
+from vmm.hw.access import LOAD, STORE, AccessKind
+from vmm.hw.events import TlbFlush, WalkRead
+from vmm.hw.pcpu import Irq, Pcpu
+from vmm.hw.tlb import TlbEntry
+from vmm.units import ENTRY_BYTES, Gva, Pfn
+from vmm.workload.tables import GuestTables, fault_code
+
+ROOT = Pfn(0x10)
+ALL = P | W | U | A
+GVA = Gva(0x401000)
+
+
+class Entries(ModelObject):
+    """Shadow tables for a walker: (pfn, index) to entry."""
+
+    def __init__(self, world: World, content: Mapping[tuple[int, int], int]) -> None:
+        self.array = world.array("entry", 0, content=content)
+
+    def __call__(self, pfn: int, index: int) -> Cell[int]:
+        return self.array[pfn, index]
+
+
+class Silicon:
+    """A lone pCPU over hand-made tables, driven by hand."""
+
+    def __init__(self, content: Mapping[tuple[int, int], int], number: int = 0) -> None:
+        world = World()
+        self.entries = Entries(world, content)
+        self.cpu = Pcpu(world, number, tagged=True, table_entry=self.entries)
+        self.root = world.cell("root", int(ROOT))
+        world.task("ipi", Pcpu.deliver_ipis, self.cpu, kind=TaskKind.EVENTUAL)
+        self.hand = Hand(world)
+
+    @property
+    def tlb(self) -> tuple[TlbEntry, ...]:
+        found: tuple[TlbEntry, ...] = self.hand[self.cpu.tlb]
+        return found
+
+    def walk(self, gva: Gva = GVA, kind: AccessKind = LOAD) -> TlbEntry | None:
+        return self.hand.do(self.cpu.walk(ROOT, gva, kind))
+
+
+def one_page(leaf: int, *, upper: int = ALL) -> dict[tuple[int, int], int]:
+    """Tables 0x10 .. 0x13 that lead to ``leaf`` at GVA."""
+    return {
+        (0x10, 0): make_entry(0x11, upper),
+        (0x11, 0): make_entry(0x12, upper),
+        (0x12, 2): make_entry(0x13, upper),
+        (0x13, 1): leaf,
+    }
+
+
+def random_tables(random: Random) -> dict[tuple[int, int], int]:
+    """Two tables a level, half of whose entries are holes."""
+    content = {}
+    for level, table, index in product((4, 3, 2, 1), (0, 1), (0, 1)):
+        flags = P if random.random() < 0.8 else 0
+        for bit, chance in ((W, 0.8), (U, 0.8), (A, 0.9), (D, 0.5), (NX, 0.15)):
+            flags |= bit if random.random() < chance else 0
+        below = 0x10 + 2 * (5 - level) + random.randrange(2) if level > 1 else random.randrange(4)
+        content[0x10 + 2 * (4 - level) + table, index] = make_entry(below, flags)
+    return content
+
+
+def test_walks_agree_with_an_independent_walker() -> None:
+    kinds = [AccessKind(*flags) for flags in product((False, True), repeat=3)]
+    outcomes = []
+    for seed in range(30):
+        content = random_tables(Random(seed))
+        tables = GuestTables()
+        for (pfn, index), entry in content.items():
+            tables.store(pfn << 12 | index * ENTRY_BYTES, ENTRY_BYTES, entry)
+        for indexes, kind in product(product((0, 1), repeat=4), kinds):
+            gva = Gva(sum(i << shift for i, shift in zip(indexes, (39, 30, 21, 12), strict=True)))
+            expected = tables.walk(ROOT << 12, gva)
+            code = fault_code(expected, write=kind.write, user=kind.user, fetch=kind.fetch)
+            silicon = Silicon(content)
+            found = silicon.walk(gva, kind)
+            outcomes.append(found is None)
+            if code is not None or expected is None:
+                assert found is None, (seed, indexes, kind)
+                assert silicon.tlb == ()
+                continue
+            rights = W * expected.rights.write | U * expected.rights.user | NX * expected.rights.nx
+            assert found == TlbEntry(1, gva >> 12, expected.gpa >> 12, rights), (seed, indexes)
+            assert silicon.tlb == (found,)
+    assert 0.1 < sum(outcomes) / len(outcomes) < 0.95, "both outcomes must come up"
+
+
+@pytest.mark.parametrize("missing", [(0x10, 0), (0x11, 0), (0x12, 2), (0x13, 1)])
+def test_nothing_is_cached_of_a_walk_that_meets_a_hole(missing: tuple[int, int]) -> None:
+    content = one_page(make_entry(2, ALL | D))
+    silicon = Silicon({**content, missing: content[missing] & ~P})
+    assert silicon.walk() is None
+    assert silicon.tlb == ()
+
+
+def test_nothing_is_cached_of_a_walk_that_is_refused() -> None:
+    silicon = Silicon(one_page(make_entry(2, ALL & ~W)))
+    assert silicon.walk(kind=STORE) is None
+    assert silicon.tlb == ()
+    assert silicon.walk(kind=LOAD) is not None
+
+
+def test_the_host_runs_with_write_protection() -> None:
+    """A supervisor may not write a read-only spte, whatever the guest's CR0.WP."""
+    silicon = Silicon(one_page(make_entry(2, P | U | A)))
+    assert silicon.walk(kind=AccessKind(write=True)) is None
+
+
+def test_a_walk_is_one_op_a_level_and_the_last_one_fills() -> None:
+    silicon = Silicon(one_page(make_entry(2, ALL | D)))
+    doing = silicon.hand.start(silicon.cpu.walk(ROOT, GVA, LOAD))
+    for _ in range(3):
+        doing.step()
+        assert silicon.tlb == ()
+    doing.step()
+    assert doing.ended
+    assert [entry.pfn for entry in silicon.tlb] == [2]
+    reads = [(read.table, read.level) for read in silicon.hand.said(WalkRead)]
+    assert reads == [(0x10, 4), (0x11, 3), (0x12, 2), (0x13, 1)]
+
+
+def test_a_walk_under_way_goes_on_below_an_entry_that_is_cleared() -> None:
+    """Why a zapped page may not be freed before the walkers are out of it."""
+    silicon = Silicon(one_page(make_entry(2, ALL | D)))
+    doing = silicon.hand.start(silicon.cpu.walk(ROOT, GVA, LOAD))
+    for _ in range(3):
+        doing.step()
+    silicon.hand[silicon.entries(0x12, 2)] = 0
+    assert doing.finish() is not None
+
+
+def test_a_walk_sees_a_leaf_that_is_cleared_before_it_gets_there() -> None:
+    silicon = Silicon(one_page(make_entry(2, ALL | D)))
+    doing = silicon.hand.start(silicon.cpu.walk(ROOT, GVA, LOAD))
+    doing.step()
+    silicon.hand[silicon.entries(0x13, 1)] = 0
+    assert doing.finish() is None
+    assert silicon.tlb == ()
+
+
+def test_a_fresh_walk_replaces_what_was_cached() -> None:
+    silicon = Silicon(one_page(make_entry(2, P | U | A)))
+    silicon.walk()
+    silicon.hand[silicon.entries(0x13, 1)] = make_entry(3, ALL | D)
+    silicon.walk(kind=STORE)
+    assert silicon.tlb == (TlbEntry(1, GVA >> 12, 3, W | U),)
+
+
+# --- the TLB ---
+
+
+def test_a_boundary_shows_the_entry_of_that_page_and_no_other() -> None:
+    silicon = Silicon(one_page(make_entry(2, ALL | D)), number=4)
+    assert silicon.hand.do(silicon.cpu.at_boundary(GVA, silicon.root)) == (Irq.ON, None, ROOT)
+    filled = silicon.walk()
+    assert filled is not None
+    assert filled.vpid == 5
+    for gva, entry in ((GVA, filled), (Gva(GVA + 0xFFF), filled), (Gva(GVA + 0x1000), None)):
+        assert silicon.hand.do(silicon.cpu.at_boundary(gva, silicon.root)).entry == entry
+
+
+def test_invlpg_drops_one_page_and_a_flush_all() -> None:
+    content = {**one_page(make_entry(2, ALL | D)), (0x13, 2): make_entry(3, ALL | D)}
+    silicon = Silicon(content)
+    other = Gva(GVA + 0x1000)
+    silicon.walk(), silicon.walk(other)
+    silicon.hand.do(silicon.cpu.invlpg(Gva(GVA + 8)))
+    assert [entry.page for entry in silicon.tlb] == [other >> 12]
+    silicon.walk()
+    silicon.hand.do(silicon.cpu.flush())
+    assert silicon.tlb == ()
+    assert len(silicon.hand.said(TlbFlush)) == 2
+
+
+# --- interrupts ---
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pending"),
+    [
+        (Irq.ON, Irq.ON, False),  # taken at once: acknowledged
+        (Irq.OFF, Irq.OFF, True),  # stays pending
+        (Irq.GUEST, Irq.EXITING, True),  # ends the guest run; acknowledged in the host
+        (Irq.EXITING, Irq.EXITING, True),
+    ],
+)
+def test_delivery_in_each_state(before: Irq, after: Irq, pending: bool) -> None:
+    silicon = Silicon({})
+    silicon.hand[silicon.cpu.irq] = before
+    silicon.hand[silicon.cpu.ipi] = True
+    silicon.hand.settle()
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (after, pending)
+
+
+@pytest.mark.parametrize("state", list(Irq))
+def test_nothing_is_delivered_that_was_not_sent(state: Irq) -> None:
+    silicon = Silicon({})
+    silicon.hand[silicon.cpu.irq] = state
+    silicon.hand.settle()
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (state, False)
+
+
+def test_a_pending_ipi_is_taken_once_interrupts_are_on() -> None:
+    silicon = Silicon({})
+    silicon.hand[silicon.cpu.irq] = Irq.GUEST
+    silicon.hand[silicon.cpu.ipi] = True
+    silicon.hand.settle()
+    for state, pending in ((Irq.OFF, True), (Irq.ON, False)):  # as the run loop exits
+        silicon.hand[silicon.cpu.irq] = state
+        silicon.hand.settle()
+        assert silicon.hand[silicon.cpu.ipi] is pending
