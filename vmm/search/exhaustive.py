@@ -153,8 +153,8 @@ class _Search:
 
     def visit_all(self, *, stop_at_first: bool, on_progress: Progress | None) -> None:
         """Level by level, so that what is found first is what has the fewest steps."""
+        frontier = self.begin()
         try:
-            frontier = self.begin()
             while len(frontier) and not (stop_at_first and self.first):
                 frontier = self.visit_level(frontier, on_progress)
                 self.depth += bool(len(frontier))
