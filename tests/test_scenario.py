@@ -270,3 +270,12 @@ def test_a_picker_of_the_scenario_is_its_default_strategy(lab: Lab) -> None:
     said = lab.vmm("run", "own", "--json")
     assert (said.code, said.json["strategy"]) == (0, "recorded")
     assert lab.vmm("run", "own", "--strategy", "random", "--json").json["strategy"] == "random"
+
+
+def test_one_file_is_one_module(lab: Lab) -> None:
+    """Loaded twice, the classes of a scenario are the same: captured states name them."""
+    first, again = load("lost_update"), load("lost_update")
+    assert first.scenario is again.scenario
+    path = lab.path / "scenarios" / "lost_update.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert load("lost_update").scenario is not first.scenario

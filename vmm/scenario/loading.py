@@ -141,10 +141,27 @@ def _shown(path: Path) -> Path:
 
 
 def _executed(path: Path, source: bytes, fingerprint: str) -> ModuleType:
-    """The module in that file, compiled from the very bytes that the fingerprint is of."""
-    module = ModuleType(f"vmm_scenarios.{path.stem}_{fingerprint}", None)
+    """The module in that file, compiled from the very bytes that the fingerprint is of.
+
+    The same file gives the same module: its classes stand for themselves in captured states, so
+    there must be only one of each.
+    """
+    name = f"vmm_scenarios.{path.stem}_{fingerprint}"
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):
+        return known
+    module = ModuleType(name, None)
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        _execute(module, path, source)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _execute(module: ModuleType, path: Path, source: bytes) -> None:
     try:
         exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102 - scenarios are code
     except VmmError as error:
@@ -161,7 +178,6 @@ def _executed(path: Path, source: bytes, fingerprint: str) -> ModuleType:
         raise UsageError(
             f"{_line_in(path, error)}: {one_line(error)}; the scenario cannot be loaded"
         ) from error
-    return module
 
 
 def _line_in(path: Path, error: BaseException) -> str:

@@ -1,0 +1,49 @@
+"""The shipped scenarios and what they promise, for tests that go through all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vmm.discovery import discover
+from vmm.scenario.experiment import Experiment, prepare
+from vmm.scenario.loading import LoadedScenario, load
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+RECORDED = "linux-guest"
+"""Not a world to be searched whole: a long recorded guest."""
+
+
+def scenarios() -> list[LoadedScenario]:
+    """Every shipped scenario, by path."""
+    paths = sorted(SCENARIOS.rglob("*.py"))
+    return [load(str(path)) for path in paths if not path.name.startswith("_")]
+
+
+def searchable() -> list[LoadedScenario]:
+    """Those that are small enough to be searched whole."""
+    return [loaded for loaded in scenarios() if loaded.slug != RECORDED]
+
+
+def shows() -> list[tuple[LoadedScenario, str]]:
+    """Each scenario with each bug that it says it shows."""
+    return [(loaded, bug) for loaded in searchable() for bug in loaded.scenario.bugs]
+
+
+def small(loaded: LoadedScenario, *bugs: str) -> Experiment:
+    """The experiment with the parameters of exhaustive tests."""
+    return prepare(loaded, params=loaded.scenario.small, bugs=bugs)
+
+
+def pair_id(value: object) -> str | None:
+    """A readable test id."""
+    return value.slug if isinstance(value, LoadedScenario) else str(value)
+
+
+def main_scenario(bug: str) -> LoadedScenario:
+    """The scenario named after a bug."""
+    return load(str(SCENARIOS / f"{bug.replace('-', '_')}.py"))
+
+
+def bugs() -> list[str]:
+    """The public names of all bugs."""
+    return list(discover("vmm.bugs"))

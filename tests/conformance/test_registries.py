@@ -1,0 +1,131 @@
+"""What every extension must keep to, over all that are registered."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import vmm.bugs
+from tests import catalogue
+from vmm.bugs import Bug
+from vmm.discovery import discover
+from vmm.engine.hosts.direct import drive
+from vmm.engine.live import Run
+from vmm.machine import COMPONENTS, ERAS
+from vmm.monitors import Oracle
+from vmm.scenario.experiment import prepare
+from vmm.scenario.loading import LoadedScenario
+from vmm.search.exhaustive import search
+from vmm.search.result import Verdict
+from vmm.strategies import Strategy
+
+MONITOR_NAMES = tuple(discover("vmm.monitors"))
+
+
+@pytest.mark.parametrize("name", catalogue.bugs())
+def test_bug_is_complete(name: str) -> None:
+    module = discover("vmm.bugs")[name]
+    spec = module.SPEC
+    assert isinstance(spec, Bug)
+    assert spec.title
+    assert spec.source
+    assert spec.fix
+    assert spec.caught_by
+    assert spec.eras
+    assert all(era in ERAS for era in spec.eras)
+    assert module.__doc__
+    assert "vCPU 0" in module.__doc__, "a bug shows its schedule in two columns"
+
+
+@pytest.mark.parametrize("name", catalogue.bugs())
+def test_bug_overrides_components_by_name(name: str) -> None:
+    module = discover("vmm.bugs")[name]
+    own = _classes(module)
+    assert own
+    for cls in own:
+        assert issubclass(cls, COMPONENTS[cls.__name__])
+
+
+def _classes(module: ModuleType) -> list[type]:
+    values = vars(module).values()
+    return [v for v in values if isinstance(v, type) and v.__module__ == module.__name__]
+
+
+@pytest.mark.parametrize("name", catalogue.bugs())
+def test_some_scenario_shows_the_bug(name: str) -> None:
+    assert name in {bug for _, bug in catalogue.shows()}
+    assert name in catalogue.main_scenario(name).scenario.bugs
+
+
+@pytest.mark.parametrize("name", MONITOR_NAMES)
+def test_monitor_is_complete(name: str) -> None:
+    spec = discover("vmm.monitors")[name].SPEC
+    assert isinstance(spec, Oracle)
+    assert spec.title
+    assert spec.source
+    assert spec.rule
+
+
+def test_monitor_names_are_distinct() -> None:
+    world = prepare(catalogue.main_scenario("stale-gpte")).world()
+    names = [monitor.name for monitor in world.monitors]
+    assert len(dict.fromkeys(names)) == len(names) == len(MONITOR_NAMES)
+
+
+@pytest.mark.parametrize("name", list(discover("vmm.strategies")))
+def test_strategy_is_deterministic(name: str) -> None:
+    spec = discover("vmm.strategies")[name].SPEC
+    assert isinstance(spec, Strategy)
+    assert spec.title
+    assert spec.source
+    if spec.make is None:
+        return
+    world = prepare(catalogue.main_scenario("stale-gpte")).world()
+    first, again = (drive(Run(world, spec.make(7))).digest for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("loaded", catalogue.scenarios(), ids=catalogue.pair_id)
+def test_scenario_is_complete(loaded: LoadedScenario) -> None:
+    scenario = loaded.scenario
+    assert scenario.title
+    assert scenario.source
+    assert scenario.goals, "without goals, green may be empty"
+    assert all(bug in catalogue.bugs() for bug in scenario.bugs)
+
+
+NEW_BUG = '''
+"""A bug that no one made: every store to a table is believed to be protected already."""
+
+from vmm.bugs import Bug
+from vmm.mmu import shadowing
+
+
+class Shadowing(shadowing.Shadowing):
+    async def clear_writable(self, ref):
+        return False
+
+
+SPEC = Bug(
+    title="sptes keep W when their frame becomes a table", year=2026, fix="none", source="a test",
+    eras=("2.6.25",), caught_by=("audit/write-protection",),
+)
+'''
+
+
+def test_a_new_bug_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropped into a directory of bugs, it is listed, switched on and found."""
+    (tmp_path / "never_protected.py").write_text(NEW_BUG)
+    monkeypatch.setattr(vmm.bugs, "__path__", [*vmm.bugs.__path__, str(tmp_path)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    try:
+        assert "never-protected" in discover("vmm.bugs")
+        loaded = catalogue.main_scenario("remote-flush-missing")
+        result = search(catalogue.small(loaded, "never-protected").world())
+        assert result.verdict is Verdict.VIOLATED
+        assert result.findings[0].code == "audit/write-protection"
+    finally:
+        sys.modules.pop("vmm.bugs.never_protected", None)

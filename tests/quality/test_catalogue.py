@@ -1,0 +1,97 @@
+"""The point of it all: each bug is found, and gone with its fix."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import catalogue
+from vmm.discovery import discover
+from vmm.engine.hosts.direct import drive
+from vmm.engine.live import Run
+from vmm.engine.world import World
+from vmm.scenario.experiment import prepare
+from vmm.scenario.loading import LoadedScenario
+from vmm.search import exhaustive, reference
+from vmm.search.result import Verdict
+from vmm.strategies.random import RandomPicker
+
+QUICK = ("stale-gpte", "emulated-write-order", "notifier-retry")
+"""Scenarios of a few thousand states; the reference search takes seconds for the others."""
+FOUND_WITHIN = 1_000
+TWIN_EXECUTIONS, TWIN_EXECUTIONS_SLOW = 100, 10_000
+
+SHOWN = pytest.mark.parametrize(("loaded", "bug"), catalogue.shows(), ids=catalogue.pair_id)
+EACH_BUG = pytest.mark.parametrize("bug", catalogue.bugs())
+EACH_SCENARIO = pytest.mark.parametrize("loaded", catalogue.searchable(), ids=catalogue.pair_id)
+
+
+@EACH_SCENARIO
+def test_fixed_twin_is_exhausted_clean(loaded: LoadedScenario) -> None:
+    """A proof: every state visited, nothing found, every goal reached."""
+    result = exhaustive.search(catalogue.small(loaded).world())
+    assert (result.verdict, result.complete) == (Verdict.CLEAN, True), result.findings
+    assert not result.deadlocks
+    assert all(result.goals.values()), result.goals
+
+
+@SHOWN
+def test_bug_is_found_with_a_code_it_names(loaded: LoadedScenario, bug: str) -> None:
+    result = exhaustive.search(catalogue.small(loaded, bug).world())
+    assert result.verdict is Verdict.VIOLATED
+    assert result.findings[0].code in discover("vmm.bugs")[bug].SPEC.caught_by
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        pytest.param(loaded, marks=() if loaded.slug in QUICK else pytest.mark.slow)
+        for loaded in catalogue.searchable()
+    ],
+    ids=catalogue.pair_id,
+)
+def test_reference_search_agrees(loaded: LoadedScenario) -> None:
+    fast = exhaustive.search(catalogue.small(loaded).world())
+    slow = reference.search(catalogue.small(loaded).world())
+    assert (fast.verdict, fast.states, fast.transitions, fast.depth, fast.goals) == (
+        slow.verdict,
+        slow.states,
+        slow.transitions,
+        slow.depth,
+        slow.goals,
+    )
+
+
+@EACH_BUG
+def test_random_schedules_find_the_bug(bug: str) -> None:
+    """Within a thousand executions; measured: after 1 to 3, 51 to 327, and 4 to 55 of them."""
+    world = catalogue.main_scenario(bug)
+    built = prepare_full(world, bug)
+    for seed in range(FOUND_WITHIN):
+        outcome = drive(Run(built, RandomPicker(seed)))
+        if outcome.findings:
+            assert outcome.findings[0].code in discover("vmm.bugs")[bug].SPEC.caught_by
+            return
+    pytest.fail(f"{bug} was not found in {FOUND_WITHIN} executions")
+
+
+@EACH_BUG
+def test_random_schedules_find_nothing_in_the_fixed_twin(bug: str) -> None:
+    _sample_twin(bug, TWIN_EXECUTIONS)
+
+
+@pytest.mark.slow
+@EACH_BUG
+def test_ten_thousand_random_schedules_find_nothing_in_the_fixed_twin(bug: str) -> None:
+    _sample_twin(bug, TWIN_EXECUTIONS_SLOW)
+
+
+def _sample_twin(bug: str, executions: int) -> None:
+    built = prepare_full(catalogue.main_scenario(bug))
+    for seed in range(executions):
+        outcome = drive(Run(built, RandomPicker(seed)))
+        assert not outcome.findings, (seed, outcome.findings)
+
+
+def prepare_full(loaded: LoadedScenario, *bugs: str) -> World:
+    """The world with the scenario's own parameters."""
+    return prepare(loaded, bugs=bugs).world()
