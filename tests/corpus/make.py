@@ -1,0 +1,39 @@
+"""Makes the corpus anew: a shortest counterexample of each bug in each scenario that shows it.
+
+    .venv/bin/python -m tests.corpus.make
+
+To be run after a scenario was edited, which makes its tokens stale. A token is written as it is
+printed, with the finding's code before it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests import catalogue
+from vmm.engine.hosts.direct import drive
+from vmm.engine.schedule import encode
+from vmm.search.exhaustive import search
+from vmm.search.replay import CheckedRun
+from vmm.strategies.recorded import RecordedPicker
+
+CORPUS = Path(__file__).parent
+
+
+def main() -> None:
+    """Write one file per scenario and bug."""
+    for stale in CORPUS.glob("*.token"):
+        stale.unlink()
+    for loaded, bug in catalogue.shows():
+        experiment = catalogue.small(loaded, bug)
+        result = search(experiment.world())
+        assert result.schedule is not None, f"{loaded.slug} does not show {bug}"
+        run = CheckedRun(experiment.world(), RecordedPicker(result.schedule))
+        outcome = drive(run)
+        token = encode(run.recorded(experiment.origin, outcome))
+        name = f"{loaded.slug}.{bug}.token"
+        (CORPUS / name).write_text(f"{outcome.findings[0].code} {token}\n")
+
+
+if __name__ == "__main__":
+    main()
