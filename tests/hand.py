@@ -98,6 +98,10 @@ class Hand:
     def __setitem__(self, cell: Cell[Any], value: object) -> None:
         self.memory[cell.index] = value
 
+    def reset(self) -> None:
+        """All cells as they were at the start."""
+        self.memory[:] = [cell.initial for cell in self.world.cells]
+
     def start(self, program: Coroutine[Op, Any, Any], number: int = 0) -> Doing:
         """A coroutine before its first op, done in the name of task ``number``."""
         doing = Doing(self, program, number)
