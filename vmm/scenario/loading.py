@@ -146,10 +146,10 @@ def _executed(path: Path, source: bytes, fingerprint: str) -> ModuleType:
     The same file gives the same module: its classes stand for themselves in captured states, so
     there must be only one of each.
     """
-    name = f"vmm_scenarios.{path.stem}_{fingerprint}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
+    place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()
+    name = f"vmm_scenarios.{path.stem}_{fingerprint}_{place}"
+    if name in sys.modules:
+        return sys.modules[name]
     module = ModuleType(name, None)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look their module up there
