@@ -16,8 +16,7 @@ A, B = Gfn(0x10), Gfn(0x14)
 
 
 def machine(*, no_cache: bool = False) -> Bench:
-    spaces = {"A": {REGION: page(2)}, "B": {REGION: page(3)}}
-    return bench(spaces, vcpus=2, no_cache=no_cache)
+    return bench({"A": {REGION: page(2)}, "B": {REGION: page(3)}}, vcpus=2, no_cache=no_cache)
 
 
 def load(made: Bench, vcpu: int = 0) -> int:

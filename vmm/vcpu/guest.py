@@ -59,7 +59,11 @@ class Guest(ModelObject):
     async def store(
         self, gva: int, value: int, *, user: bool = False, size: int = ENTRY_BYTES
     ) -> GuestFault | None:
-        """Store ``size`` bytes at ``gva``; emulated if that is a shadowed page table."""
+        """Store ``size`` bytes at ``gva``; emulated if that is a shadowed page table.
+
+        Errors: UsageError if it crosses an aligned 8-byte word.
+        """
+        _check_place(gva, size)
         kind = AccessKind(write=True, user=user)
         found = await self.vm.loop.translate(self.vcpu, Gva(gva), kind)
         if isinstance(found, GuestFault):
@@ -193,6 +197,14 @@ class Guest(ModelObject):
     async def mark(self, goal: str) -> None:
         """Reach a goal of the scenario."""
         await mark(goal)
+
+
+def _check_place(gva: int, size: int) -> None:
+    if size < 1 or gva % ENTRY_BYTES + size > ENTRY_BYTES:
+        raise UsageError(
+            f"a store of {size} bytes at {gva:#x} does not lie within one aligned word of "
+            f"{ENTRY_BYTES} bytes: split it"
+        )
 
 
 def _request(apic: Apic) -> tuple[Apic, None]:
