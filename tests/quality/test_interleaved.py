@@ -1,0 +1,113 @@
+"""Random guests whose instructions overlap: the shadow follows at every moment.
+
+What the guests compute is anybody's guess, but whenever mmu_lock is free, every translation that a
+processor could take from the shadow, or has in its TLB, must be what the guest's tables say.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.hand import bench
+from tests.quality.bare_metal import BareMetal, random_acts, world_of
+from tests.quality.shadow_walk import assert_shadow_follows, emulating
+from vmm.bits import NX, A, D, P, U, W, make_entry
+from vmm.engine.live import Run
+from vmm.engine.trace import Ending
+from vmm.hw.layout import REGION, page
+from vmm.mmu.shadow_page import SpteRef
+from vmm.strategies.random import RandomPicker
+from vmm.vcpu.vcpu import Vm
+
+MACHINES: dict[str, dict[str, Any]] = {
+    "two vCPUs": {"vcpus": 2},
+    "three vCPUs": {"vcpus": 3},
+    "a pool too small": {"vcpus": 2, "shadow_pages": 8},
+    "zaps by the host": {"vcpus": 2, "host": "zap all,zap table"},
+    "pages reclaimed": {"vcpus": 2, "host": "reclaim", "host_paging": True},
+}
+
+
+def overlapping(
+    seed: int, count: int, *, vcpus: int, host: str = "", look: bool = True, **config: Any
+) -> int:
+    """One run, looked at now and then and at its end; gives the number of translations seen."""
+    random = Random(seed)
+    world = world_of(random_acts(random, count, vcpus=vcpus, host=host), vcpus, **config)
+    world.monitors[:] = [made for made in world.monitors if not isinstance(made, BareMetal)]
+    assert isinstance(world.model, Vm)
+    run = Run(world, RandomPicker(seed), step_budget=100_000)
+    run.begin()
+    try:
+        seen = 0
+        while (number := run.next()) is not None:
+            run.step(number)
+            if look and random.random() < 0.02:
+                seen += assert_shadow_follows(world.model, run.memory, emulating=emulating(run))
+        assert run.outcome().ending is Ending.QUIESCENT, run.findings
+        return seen + (assert_shadow_follows(world.model, run.memory) if look else 0)
+    finally:
+        run.close()
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_shadow_follows(machine: str) -> None:
+    assert sum(overlapping(seed, 30, **MACHINES[machine]) for seed in range(8)) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", MACHINES)
+def test_shadow_follows_in_many_guests(machine: str) -> None:
+    for seed in range(1000, 1500):
+        overlapping(seed, 40, **MACHINES[machine])
+
+
+def test_without_the_cache_runs_end_quietly() -> None:
+    """There the shadow may be behind; the oracles watch all the same."""
+    for seed in range(8):
+        overlapping(seed, 30, vcpus=3, no_cache=True, look=False)
+
+
+# --- the look at the shadow is no rubber stamp ---
+
+
+def warmed() -> tuple[Vm, list[Any]]:
+    made = bench({"A": {REGION: page(2)}}, vcpus=2)
+    for guest in made.guests:
+        made.do(guest.store(REGION, 1), guest.number)
+    assert assert_shadow_follows(made.vm, made.hand.memory) == 2
+    return made.vm, made.hand.memory
+
+
+ALL = P | W | U | A | D
+
+
+@pytest.mark.parametrize(
+    "gpte",
+    [
+        0,
+        make_entry(3, ALL),
+        make_entry(2, ALL & ~W),
+        make_entry(2, ALL & ~U),
+        make_entry(2, ALL & ~D),
+        make_entry(2, ALL & ~A),
+        make_entry(2, ALL | NX),
+    ],
+)
+def test_a_shadow_behind_its_table_is_seen(gpte: int) -> None:
+    vm, memory = warmed()
+    gpa = vm.layout.gpte("A", REGION)
+    memory[vm.mmu.memory.word(gpa).index] = gpte
+    with pytest.raises(AssertionError, match=r"gva 0x400000"):
+        assert_shadow_follows(vm, memory)
+    assert assert_shadow_follows(vm, memory, emulating=(gpa,)) == 0
+
+
+def test_a_stale_tlb_entry_is_seen() -> None:
+    vm, memory = warmed()
+    memory[vm.mmu.cache.sptes[SpteRef(3, 0)].index] &= ~W
+    with pytest.raises(AssertionError, match="in the TLB"):
+        assert_shadow_follows(vm, memory)
