@@ -1,0 +1,139 @@
+"""Each monitor fires on a component that breaks its rule, in full and incremental form alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vmm.discovery import discover
+from vmm.engine.hosts.direct import drive
+from vmm.engine.live import Run
+from vmm.engine.ops import wait_until
+from vmm.engine.world import World
+from vmm.hw.layout import REGION, page
+from vmm.machine import MachineConfig, build_world
+from vmm.mmu import fault, shadowing, zap
+from vmm.mmu.shadow_page import SpteRef
+from vmm.programs import Programs
+from vmm.strategies.random import RandomPicker
+from vmm.units import Gfn
+from vmm.vcpu import flush
+from vmm.vcpu.guest import Guest
+from vmm.vcpu.host import Host
+from vmm.vcpu.vcpu import Vcpu
+
+DATA, OTHER = REGION, REGION + 0x1000
+SEEDS = 60
+
+
+class ForgetsRmap(zap.Zap):
+    """Drops sptes, but leaves their rmap entries."""
+
+    async def drop_spte(self, page: Any, level: int, index: int) -> bool:
+        await page.set_spte(index, 0)
+        return True
+
+
+class NeverProtects(shadowing.Shadowing):
+    """Leaves W in the sptes of a new table."""
+
+    async def clear_writable(self, ref: SpteRef) -> bool:
+        del ref
+        return False
+
+
+class TrustsTheWalk(fault.PageFault):
+    """Installs what the walk read, whatever has become of it."""
+
+    async def gpte_unchanged(self, walk: Any, level: int) -> bool:
+        del walk, level
+        return True
+
+
+class FlushesNobody(flush.Flush):
+    """Believes that no TLB holds anything."""
+
+    async def flush_remote(self, me: Any) -> None:
+        del me
+
+
+class NeverAcknowledged(flush.Flush):
+    """Waits for what cannot come: that all IPIs are on their way."""
+
+    async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
+        await wait_until(vcpus[0].requests, lambda requests: requests == -1)
+
+
+async def remaps(cpu: Guest) -> None:
+    await cpu.load(DATA)
+    await cpu.store_pte(DATA, frame=4, space="B")
+    await cpu.store_pte(DATA, frame=5, space="B")
+    await cpu.load(OTHER)
+
+
+async def uses(cpu: Guest) -> None:
+    await cpu.load(DATA)
+    await cpu.store(OTHER, 1)
+    await cpu.load(DATA)
+
+
+async def zaps(host: Host) -> None:
+    await host.zap_all()
+
+
+async def reclaims(host: Host) -> None:
+    await wait_until(host.vm.vcpus[1].pcpu.tlb, bool)
+    await host.reclaim(2)
+
+
+async def peeks(host: Host) -> None:
+    await host.vm.mmu.rmap.chains[Gfn(2)]
+
+
+def world(overrides: dict[str, list[type]], host: Any = zaps) -> World:
+    config = MachineConfig(
+        spaces={"A": {DATA: page(2), OTHER: page(3)}, "B": {DATA: page(2), OTHER: page(3)}},
+        starts=("A", "B"),
+        host_paging=host is reclaims,
+    )
+    programs = Programs(vcpus={0: remaps, 1: uses}, hosts={"host": host})
+    monitors = [module.SPEC.build for module in discover("vmm.monitors").values()]
+    return build_world("broken", config, programs, {}, overrides=overrides, monitors=monitors)
+
+
+def codes(made: World, *, incremental: bool) -> list[str]:
+    """What the seeds find, one code a seed; empty for a seed that finds nothing."""
+    found = []
+    for seed in range(SEEDS):
+        run = Run(made, RandomPicker(seed), incremental=incremental, step_budget=20_000)
+        findings = drive(run).findings
+        found.append(findings[0].code if findings else "")
+    return found
+
+
+BROKEN: dict[str, dict[str, list[type]]] = {
+    "audit/rmap-exact": {"Zap": [ForgetsRmap]},
+    "audit/write-protection": {"Shadowing": [NeverProtects]},
+    "audit/spte-agrees": {"PageFault": [TrustsTheWalk]},
+    "isolation/page-given-back": {"Flush": [FlushesNobody]},
+    "deadlock/stuck": {"Flush": [NeverAcknowledged]},
+}
+
+
+@pytest.mark.parametrize("code", list(BROKEN))
+def test_monitor_fires_in_both_forms(code: str) -> None:
+    made = world(BROKEN[code], host=reclaims if code.startswith("isolation") else zaps)
+    full = codes(made, incremental=False)
+    assert code in full
+    assert codes(made, incremental=True) == full
+
+
+def test_nothing_fires_on_the_machine_as_it_is() -> None:
+    made = world({})
+    assert not any(codes(made, incremental=False))
+    assert not any(codes(made, incremental=True))
+
+
+def test_an_access_without_the_lock_is_found() -> None:
+    assert "lock/unguarded" in codes(world({}, host=peeks), incremental=False)
