@@ -30,7 +30,11 @@ RIGHTS = W | U | NX
 PFERR_PRESENT = 1 << 0
 PFERR_WRITE = 1 << 1
 PFERR_USER = 1 << 2
+PFERR_RSVD = 1 << 3
+"""A reserved bit was set in an entry of the walk; PRESENT is set too."""
 PFERR_FETCH = 1 << 4
+PFERR_PK = 1 << 5
+"""The page's protection key forbids the access."""
 
 
 def frame_of(entry: int) -> int:
@@ -46,11 +50,6 @@ def make_entry(frame: int, flags: int) -> int:
 def combine(upper: int, lower: int) -> int:
     """Rights of a walk so far with those of the next entry: AND of W and U, OR of NX."""
     return (upper & lower & (W | U)) | ((upper | lower) & NX)
-
-
-def is_leaf(entry: int, level: int) -> bool:
-    """Whether a present entry of a table of that level maps a page."""
-    return level == 1 or (level in (2, 3) and bool(entry & PS))
 
 
 def describe_rights(entry: int) -> str:

@@ -9,10 +9,11 @@ from random import Random
 import pytest
 
 from tests.hand import Bench, bench
-from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of, is_leaf, make_entry
+from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of, make_entry
 from vmm.engine.ops import Cas, Op
-from vmm.hw.access import LOAD, STORE, AccessKind, GuestFault, permits
+from vmm.hw.access import LOAD, STORE, AccessKind, GuestFault
 from vmm.hw.layout import REGION, Layout, lay_out, page
+from vmm.hw.paging import HOST, grants, is_leaf
 from vmm.mmu.guest_walk import GuestWalk, WalkStep, direct_access, root_role
 from vmm.mmu.role import Role
 from vmm.units import ENTRY_BYTES, Gfn, Gpa, Gva, entry_gpa, table_index
@@ -57,7 +58,7 @@ def entries(tables: GuestTables, gva: Gva) -> Iterator[tuple[int, int, int]]:
         if not entry & P:
             return
         yield level, entry_gpa(Gfn(table), index), entry
-        if is_leaf(entry, level):
+        if is_leaf(entry, level, HOST):
             return
         table = frame_of(entry)
 
@@ -67,7 +68,7 @@ def denied_at(tables: GuestTables, gva: Gva, kind: AccessKind, *, write_protect:
     rights = W | U
     for level, _, entry in entries(tables, gva):
         rights = combine(rights, entry)
-        if not permits(rights, kind, write_protect=write_protect):
+        if not grants(rights, kind, HOST._replace(wp=write_protect)):
             return level
     return 0
 

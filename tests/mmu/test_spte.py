@@ -8,7 +8,8 @@ import pytest
 
 from tests.hand import Bench, bench
 from vmm.bits import NX, A, D, P, U, W, format_spte, frame_of, make_entry
-from vmm.hw.access import AccessKind, permits
+from vmm.hw.access import AccessKind
+from vmm.hw.paging import HOST, grants
 from vmm.mmu.memslots import gfn_of, pfn_of
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import SpteRef
@@ -25,7 +26,7 @@ SPTES = [0] + [
 
 def reaches(spte: int, kind: AccessKind) -> int | None:
     """The frame that an access gets to."""
-    return frame_of(spte) if spte & P and permits(spte, kind, write_protect=True) else None
+    return frame_of(spte) if spte & P and grants(spte, kind, HOST) else None
 
 
 @pytest.mark.parametrize("old", SPTES, ids=format_spte)

@@ -15,16 +15,17 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of, is_leaf, make_entry
+from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of, make_entry
 from vmm.discovery import discover
 from vmm.engine.events import Event
 from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
 from vmm.engine.ops import Mark, Op, mark
 from vmm.engine.world import World
-from vmm.hw.access import AccessKind, GuestFault, permits
+from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.events import Access, GiveBack
 from vmm.hw.layout import FIRST_TABLE, REGION, WINDOW, Layout, lay_out, page
 from vmm.hw.memory import merge
+from vmm.hw.paging import Controls, grants, is_leaf
 from vmm.hw.pcpu import Irq
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu.api import EmulatedStore
@@ -43,6 +44,7 @@ SPACES = ("A", "B", "C")
 TABLES = tuple(range(FIRST_TABLE, FIRST_TABLE + 4 * len(SPACES)))
 LEAF_TABLES = TABLES[3::4]
 HOST = -1
+LINUX = Controls()
 
 
 class Act(NamedTuple):
@@ -362,7 +364,7 @@ class BareMetal(Monitor):
         for gpa, entry in self._walked(act):
             self.at_fault[gpa] = None
             rights = combine(rights, entry)
-            if code is not None and not permits(rights, kind, write_protect=True):
+            if code is not None and not grants(rights, kind, LINUX):
                 return code, code | PRESENT
         return (code,)
 
@@ -375,7 +377,7 @@ class BareMetal(Monitor):
             if not entry & P:
                 return
             yield entry_gpa(Gfn(table), index), entry
-            if is_leaf(entry, level):
+            if is_leaf(entry, level, LINUX):
                 return
             table = frame_of(entry)
 

@@ -1,44 +1,28 @@
-"""Kinds of guest access, and the rule that says whether a translation permits one.
+"""What an access asks of the paging unit, and the exceptions that it may get for an answer.
 
-Source: Intel SDM vol. 3, 4.6 (access rights) and 4.7 (error code).
+``vmm.hw.paging`` has the rules.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmm.bits import NX, PFERR_FETCH, PFERR_PRESENT, PFERR_USER, PFERR_WRITE, U, W
-
 
 class AccessKind(NamedTuple):
-    """One access as the paging unit sees it."""
+    """One access as the paging unit sees it.
+
+    ``implicit``: a supervisor access that no instruction asked for, to a descriptor table or a
+    task-state segment, at any CPL. ``user`` is False then.
+    """
 
     write: bool = False
     user: bool = False
     fetch: bool = False
+    implicit: bool = False
 
 
 LOAD = AccessKind()
 STORE = AccessKind(write=True)
-
-
-def permits(rights: int, kind: AccessKind, *, write_protect: bool) -> bool:
-    """Whether combined ``rights`` (W, U, NX bits) allow an access; ``write_protect`` is CR0.WP."""
-    if kind.user and not rights & U:
-        return False
-    if kind.fetch and rights & NX:
-        return False
-    return not kind.write or bool(rights & W) or not (kind.user or write_protect)
-
-
-def error_code(kind: AccessKind, *, present: bool) -> int:
-    """The #PF error code of a refused access."""
-    return (
-        (PFERR_PRESENT if present else 0)
-        | (PFERR_WRITE if kind.write else 0)
-        | (PFERR_USER if kind.user else 0)
-        | (PFERR_FETCH if kind.fetch else 0)
-    )
 
 
 class GuestFault(NamedTuple):
@@ -46,3 +30,9 @@ class GuestFault(NamedTuple):
 
     gva: int
     error_code: int
+
+
+class GeneralProtection(NamedTuple):
+    """#GP(0), a value too: ``value`` is the address, or what was to go into a control register."""
+
+    value: int

@@ -26,8 +26,9 @@ from vmm.bits import P, U, W, combine, frame_of
 from vmm.engine.ops import atomically, observe
 from vmm.engine.world import ModelObject, World
 from vmm.hw import tlb as tlbs
-from vmm.hw.access import AccessKind, permits
+from vmm.hw.access import AccessKind
 from vmm.hw.events import TlbFlush, WalkRead
+from vmm.hw.paging import HOST, grants
 from vmm.hw.tlb import Tlb, TlbEntry, format_tlb
 from vmm.units import Gva, Pfn, page_number, table_index
 
@@ -158,7 +159,7 @@ def _fill_from(
 ) -> tuple[tuple[Tlb], TlbEntry | None]:
     rights = combine(rights, entry)
     # The host runs with CR0.WP set, whatever the guest's is.
-    if not entry & P or not permits(rights, kind, write_protect=True):
+    if not entry & P or not grants(rights, kind, HOST):
         return (tlb,), None
     filled = TlbEntry(vpid, page, frame_of(entry), rights)
     return (tlbs.fill(tlb, filled),), filled

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.bits import A, D, P, U, W, combine, frame_of, is_leaf
+from vmm.bits import D, P, U, W, combine, frame_of
 from vmm.engine.world import ModelObject
-from vmm.hw.access import AccessKind, GuestFault, error_code, permits
+from vmm.hw.access import AccessKind, GuestFault
+from vmm.hw.paging import ALL_RIGHTS, Controls, fault_code, is_leaf, refusal, target, used
 from vmm.mmu.role import Role
-from vmm.units import Gfn, Gpa, Gva, entry_gpa, frames_per_entry, page_number, table_index
+from vmm.units import Gfn, Gpa, Gva, entry_gpa, frames_per_entry, gpa_to_gfn, table_index
 
 if TYPE_CHECKING:
     from vmm.hw.memory import Memory
@@ -106,28 +107,25 @@ class GuestWalker(ModelObject):
         self, vcpu: VcpuState, gva: Gva, kind: AccessKind
     ) -> GuestWalk | GuestFault | None:
         """One try; None if an entry changed under the update of its A and D bits."""
-        table, access = Gfn(await vcpu.cr3), W | U
+        controls = Controls(wp=vcpu.write_protect)
+        table, access = Gfn(await vcpu.cr3), ALL_RIGHTS
         steps: tuple[WalkStep, ...] = ()
         for level in range(ROOT_LEVEL, 0, -1):
             gpa = entry_gpa(table, table_index(gva, level))
             entry = await self.memory.word(gpa)
             if not entry & P:
-                return GuestFault(gva, error_code(kind, present=False))
+                return GuestFault(gva, fault_code(kind, controls, why=0))
             access = combine(access, entry)
-            if not permits(access, kind, write_protect=vcpu.write_protect):
-                return GuestFault(gva, error_code(kind, present=True))
-            leaf = is_leaf(entry, level)
-            used = entry | A | (D if leaf and kind.write else 0)
-            if used != entry and not await self.memory.word(gpa).cas(entry, used):
+            refused = refusal(access, entry, kind, controls)
+            if refused is not None:
+                return GuestFault(gva, refused)
+            leaf = is_leaf(entry, level, controls)
+            marked = used(entry, kind, leaf=leaf)
+            if marked != entry and not await self.memory.word(gpa).cas(entry, marked):
                 return None
-            steps = (*steps, WalkStep(level, table, gpa, used, access))
+            steps = (*steps, WalkStep(level, table, gpa, marked, access))
             if leaf:
-                return GuestWalk(gva, steps, target_gfn(used, gva, level))
+                gpa = Gpa(target(marked, level, gva, controls))
+                return GuestWalk(gva, steps, gpa_to_gfn(gpa))
             table = Gfn(frame_of(entry))
         raise AssertionError("a level-1 entry is always a leaf")
-
-
-def target_gfn(entry: int, gva: Gva, level: int) -> Gfn:
-    """The 4K frame of ``gva`` under a leaf of that level."""
-    frames = frames_per_entry(level)
-    return Gfn(frame_of(entry) & -frames | page_number(gva) & (frames - 1))

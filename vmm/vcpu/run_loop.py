@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from vmm.engine.ops import choose, wait_until
 from vmm.engine.world import ModelObject
-from vmm.hw.access import AccessKind, GuestFault, permits
+from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.events import Access
+from vmm.hw.paging import HOST, grants
 from vmm.hw.pcpu import Boundary, Irq
 from vmm.mmu.api import NO_ROOT, FaultResult
 from vmm.units import Gva, Hpa, Pfn, page_offset, pfn_to_hpa
@@ -118,7 +119,7 @@ class RunLoop(ModelObject):
         while True:
             boundary = await self.to_boundary(vcpu, gva)
             entry = boundary.entry
-            usable = entry is not None and permits(entry.rights, kind, write_protect=True)
+            usable = entry is not None and grants(entry.rights, kind, HOST)
             if entry is not None and usable and await choose(2) == 0:
                 return Translation(Pfn(entry.pfn), cached=True)
             root = vcpu.mmu.cache.pages[boundary.root].pfn
