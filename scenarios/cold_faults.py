@@ -18,7 +18,7 @@ def machine(params: Params) -> MachineConfig:
     return MachineConfig(
         spaces={"A": {DATA: page(2, fresh=True)}},
         vcpus=int(params["vcpus"]),
-        no_cache=bool(params["no_cache"]),
+        features=("no-cache",) if params["no_cache"] else (),
         shadow_pages=16,
     )
 

@@ -18,7 +18,7 @@ def machine(params: Params) -> MachineConfig:
     return MachineConfig(
         spaces={"A": {DATA: page(2)}, "B": {DATA: page(3)}},
         starts=("A", "B"),
-        no_cache=bool(params["no_cache"]),
+        features=("no-cache",) if params["no_cache"] else (),
         shadow_pages=16,
     )
 

@@ -17,7 +17,7 @@ FRAME = 2
 SCENARIO = Scenario(
     title="the host takes back a page that both vCPUs have mapped",
     source="KVM 8a7ae055f3 (2008, partial swapping); Intel SDM vol. 3, 4.10.4.4",
-    machine=MachineConfig(spaces={"A": {DATA: page(FRAME)}}, host_paging=True),
+    machine=MachineConfig(spaces={"A": {DATA: page(FRAME)}}, features=("host-paging",)),
     goals=("page given back",),
     bugs=("remote-flush-missing",),
 )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vmm.bits import P
+from vmm.components import Overrides
 from vmm.engine.cells import Cell
 from vmm.engine.events import Event, resolve
 from vmm.engine.ops import Choose, Op
 from vmm.engine.task import TaskKind
 from vmm.engine.world import World
 from vmm.hw.layout import Layout, Page, lay_out
-from vmm.machine import MachineConfig, Overrides, build_world
+from vmm.machine import MachineConfig, build_world
 from vmm.mmu.shadow_page import SpteRef
 from vmm.programs import Programs
 from vmm.units import Gfn
@@ -155,7 +156,7 @@ class Bench:
 
     @property
     def guests(self) -> tuple[Guest, ...]:
-        return tuple(Guest(self.vm, vcpu) for vcpu in self.vm.vcpus)
+        return tuple(self.vm.classes["Guest"](self.vm, vcpu) for vcpu in self.vm.vcpus)
 
     @property
     def guest(self) -> Guest:
@@ -163,7 +164,8 @@ class Bench:
 
     @property
     def host(self) -> Host:
-        return Host(self.vm)
+        made: Host = self.vm.classes["Host"](self.vm)
+        return made
 
     @property
     def vcpu(self) -> Vcpu:

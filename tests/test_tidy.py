@@ -27,6 +27,7 @@ FLOOR = {
     "bits": 0,
     "errors": 0,
     "discovery": 1,
+    "eras": 1,
     "engine": 1,
     "search": 2,
     "strategies": 2,
@@ -34,14 +35,16 @@ FLOOR = {
     "mmu": 3,
     "vcpu": 4,
     "programs": 5,
-    "machine": 6,
-    "workload": 6,
-    "monitors": 7,
-    "bugs": 7,
-    "scenario": 8,
-    "report": 9,
-    "cli": 10,
-    "pytest_plugin": 10,
+    "components": 5,
+    "features": 6,
+    "machine": 7,
+    "workload": 7,
+    "monitors": 8,
+    "bugs": 8,
+    "scenario": 9,
+    "report": 10,
+    "cli": 11,
+    "pytest_plugin": 11,
 }
 # These could be a library of their own: they know nothing of memory.
 MEMORYLESS = ("engine", "search", "strategies")
@@ -61,7 +64,12 @@ MODULE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 LINES_MAX = {"vmm/vcpu/run_loop.py": 199, "vmm/machine.py": 199}  # where gods grow
 
-EXTENSIONS = ("vmm/bugs/*", "vmm/monitors/*", "vmm/strategies/*")  # found by file name
+EXTENSIONS = (
+    "vmm/bugs/*",
+    "vmm/features/*",
+    "vmm/monitors/*",
+    "vmm/strategies/*",
+)  # found by file name
 
 Complaint = tuple[int, str]
 

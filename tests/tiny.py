@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vmm.components import Overrides
 from vmm.discovery import discover
 from vmm.engine.world import World
 from vmm.hw.layout import Page
-from vmm.machine import MachineConfig, Overrides, build_world
+from vmm.machine import MachineConfig, build_world
 from vmm.programs import GuestProgram, HostProgram, Programs
 from vmm.search.reference import search
 from vmm.search.result import Result

@@ -7,46 +7,22 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vmm.components import Overrides, compose
 from vmm.engine.monitor import Monitor
 from vmm.engine.world import ModelObject, World
+from vmm.eras import ERAS
 from vmm.errors import UsageError
+from vmm.features import chosen, feature_overrides
 from vmm.hw.layout import Layout, Page, lay_out
 from vmm.hw.memory import Memory
-from vmm.hw.pcpu import Pcpu
-from vmm.mmu import mmu, uncached
+from vmm.mmu import mmu
 from vmm.programs import Programs, add_tasks, make_guests, set_up
-from vmm.vcpu.flush import Flush
-from vmm.vcpu.run_loop import RunLoop
-from vmm.vcpu.vcpu import Vcpu, Vm
+from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
 
 MonitorFactory = Callable[[World, Vm | None], Monitor | None]
-Overrides = Mapping[str, Sequence[type]]
-
-COMPONENTS: Mapping[str, type] = MappingProxyType(
-    {**mmu.COMPONENTS, "Flush": Flush, "RunLoop": RunLoop}
-)
-"""Every class that a bug may override, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Era:
-    """A state of KVM's history that the model takes as its base."""
-
-    title: str
-    source: str
-
-
-ERAS: Mapping[str, Era] = MappingProxyType(
-    {
-        "2.6.25": Era(
-            title="mmu_lock, guest walk outside the lock, gptes read again under it",
-            source="Linux 2.6.25 (2008): aaee2c94f7, 10589a4699, 7819026eef, f7d9c7b7b902",
-        ),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +31,9 @@ class MachineConfig:
 
     ``spaces``: pages by gva of each guest address space; ``starts``: the space of each vCPU
     (default: the first). ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``,
-    ``min_free``, ``refill`` bound the pool. ``no_cache``: the MMU of before January 2007.
-    ``long``: too long for full audits at every release; they are incremental then.
+    ``min_free``, ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp``
+    allows several vCPUs where the era had only one. ``long``: too long for full audits at every
+    release; they are incremental then.
     ``monitors``: oracles of this machine alone.
     """
 
@@ -64,13 +41,13 @@ class MachineConfig:
     starts: tuple[str, ...] = ()
     vcpus: int = 2
     era: str = "2.6.25"
+    features: tuple[str, ...] = ()
+    smp: bool = False
     shadow_pages: int = 12
     min_free: int = 4
     refill: int = 4
-    no_cache: bool = False
     tlb_tagged: bool = True
     write_protect: bool = True
-    host_paging: bool = False
     tables: Layout | None = None
     long: bool = False
     monitors: tuple[MonitorFactory, ...] = ()
@@ -87,10 +64,11 @@ def build_world(
 ) -> World:
     """Wire a machine with its programs and monitors, and run the set-up programs.
 
-    ``overrides``: subclasses of COMPONENTS, by the component's name. Errors: UsageError.
+    ``overrides``: classes of bugs, which stand in front of the features'. Errors: UsageError.
     """
     world = World(name)
-    vm = _wire(world, config, _classes(config, overrides), params)
+    classes = compose(overrides, feature_overrides(features_of(config)))
+    vm = _wire(world, config, classes, params)
     world.model = vm
     guests = make_guests(vm, programs)
     add_tasks(world, vm, guests, programs)
@@ -101,14 +79,20 @@ def build_world(
     return world
 
 
-def _classes(config: MachineConfig, overrides: Overrides) -> dict[str, Any]:
+def features_of(config: MachineConfig) -> tuple[str, ...]:
+    """All features of a machine, in the order in which they are put together.
+
+    Errors: no such era or feature, features that exclude each other, too many vCPUs for the era.
+    """
     if config.era not in ERAS:
         raise UsageError(f"unknown era {config.era!r}: choose one of {', '.join(ERAS)}")
-    bases: dict[str, type] = {**COMPONENTS, **(uncached.OVERRIDES if config.no_cache else {})}
-    return {
-        name: type(name, (*overrides[name], base), {}) if overrides.get(name) else base
-        for name, base in bases.items()
-    }
+    most = ERAS[config.era].vcpus_max
+    if most is not None and config.vcpus > most and not config.smp:
+        raise UsageError(
+            f"era {config.era} has guests of {most} vCPU, not {config.vcpus}: "
+            "-p smp=1 (smp=True) shows what breaks"
+        )
+    return chosen(config.era, config.features)
 
 
 def _wire(
@@ -126,24 +110,20 @@ def _wire(
         pages=config.shadow_pages,
         min_free=config.min_free,
         refill=config.refill,
-        host_paging=config.host_paging,
     )
     entry = ShadowTables(shadow)
     pcpus = tuple(
-        Pcpu(world, n, tagged=config.tlb_tagged, table_entry=entry) for n in range(config.vcpus)
+        classes["Pcpu"](world, n, tagged=config.tlb_tagged, table_entry=entry)
+        for n in range(config.vcpus)
     )
     vcpus = tuple(
-        Vcpu(
-            world,
-            pcpu,
-            shadow,
-            cr3=layout.roots[start],
-            write_protect=config.write_protect,
+        classes["Vcpu"](
+            world, pcpu, shadow, cr3=layout.roots[start], write_protect=config.write_protect
         )
         for pcpu, start in zip(pcpus, starts, strict=True)
     )
     shadow.connect(classes["Flush"](vcpus))
-    return Vm(vcpus, shadow, classes["RunLoop"](), layout, params)
+    return Vm(vcpus, shadow, classes["RunLoop"](), layout, params, classes)
 
 
 class ShadowTables(ModelObject):

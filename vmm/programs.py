@@ -59,7 +59,7 @@ class _InOrder:
 
 def make_guests(vm: Vm, programs: Programs) -> tuple[Guest, ...]:
     """The guest's view of every vCPU, interrupt handlers connected. Errors: no such vCPU."""
-    guests = tuple(Guest(vm, vcpu) for vcpu in vm.vcpus)
+    guests: tuple[Guest, ...] = tuple(vm.classes["Guest"](vm, vcpu) for vcpu in vm.vcpus)
     for number in (*programs.vcpus, *programs.setups, *programs.interrupts):
         if number not in range(len(guests)):
             raise UsageError(
@@ -75,7 +75,7 @@ def add_tasks(world: World, vm: Vm, guests: Sequence[Guest], programs: Programs)
         program = programs.vcpus.get(guest.number, _nothing)
         world.task(f"v{guest.number}", run_program, guest, program)
     for name, host_program in programs.hosts.items():
-        world.task(name, host_program, Host(vm))
+        world.task(name, host_program, vm.classes["Host"](vm))
     for vcpu in vm.vcpus:
         pcpu = vcpu.pcpu
         world.task(f"ipi{pcpu.number}", type(pcpu).deliver_ipis, pcpu, kind=TaskKind.EVENTUAL)

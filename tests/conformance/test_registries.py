@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import vmm.bugs
 from tests import catalogue
 from vmm.bugs import Bug
+from vmm.components import COMPONENTS, own_components
 from vmm.discovery import discover
 from vmm.engine.hosts.direct import drive
 from vmm.engine.live import Run
-from vmm.machine import COMPONENTS, ERAS
+from vmm.eras import ERAS
+from vmm.features import Feature, chosen, features
 from vmm.monitors import Oracle
 from vmm.scenario.experiment import prepare
 from vmm.scenario.loading import LoadedScenario
@@ -34,7 +35,7 @@ def test_bug_is_complete(name: str) -> None:
     assert spec.source
     assert spec.fix
     assert spec.caught_by
-    assert spec.eras
+    assert all(need in features() for need in spec.needs)
     assert all(era in ERAS for era in spec.eras)
     assert module.__doc__
     assert "vCPU 0" in module.__doc__, "a bug shows its schedule in two columns"
@@ -43,21 +44,39 @@ def test_bug_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", catalogue.bugs())
 def test_bug_overrides_components_by_name(name: str) -> None:
     module = discover("vmm.bugs")[name]
-    own = _classes(module)
+    own = list(own_components(module))
     assert own
-    for cls in own:
-        assert issubclass(cls, COMPONENTS[cls.__name__])
-
-
-def _classes(module: ModuleType) -> list[type]:
-    values = vars(module).values()
-    return [v for v in values if isinstance(v, type) and v.__module__ == module.__name__]
+    for component, cls in own:
+        assert issubclass(cls, COMPONENTS[component])
 
 
 @pytest.mark.parametrize("name", catalogue.bugs())
 def test_some_scenario_shows_the_bug(name: str) -> None:
     assert name in {bug for _, bug in catalogue.shows()}
     assert name in catalogue.main_scenario(name).scenario.bugs
+
+
+@pytest.mark.parametrize("name", list(features()))
+def test_feature_is_complete(name: str) -> None:
+    module = discover("vmm.features")[name]
+    spec = module.SPEC
+    assert isinstance(spec, Feature)
+    assert spec.title
+    assert spec.source
+    assert "vCPU 0" in (module.__doc__ or ""), "a feature shows its protocol in two columns"
+    assert all(other in features() for other in (*spec.needs, *spec.excludes))
+    assert own_components(module)
+    for component, cls in own_components(module):
+        assert issubclass(cls, COMPONENTS[component])
+
+
+@pytest.mark.parametrize("era", list(ERAS))
+def test_era_is_complete(era: str) -> None:
+    spec = ERAS[era]
+    assert spec.title
+    assert spec.source
+    assert all(bug in catalogue.bugs() for bug in spec.bugs)
+    chosen(era, ())
 
 
 @pytest.mark.parametrize("name", MONITOR_NAMES)
@@ -111,7 +130,7 @@ class Shadowing(shadowing.Shadowing):
 
 SPEC = Bug(
     title="sptes keep W when their frame becomes a table", year=2026, fix="none", source="a test",
-    eras=("2.6.25",), caught_by=("audit/write-protection",),
+    caught_by=("audit/write-protection",),
 )
 '''
 

@@ -15,7 +15,6 @@ from vmm.hw.layout import REGION, Layout, Page, page
 from vmm.mmu.api import FaultResult
 from vmm.mmu.fault import NO_PT_WRITE
 from vmm.mmu.guest_walk import root_role
-from vmm.mmu.memslots import pfn_of
 from vmm.mmu.role import Role
 from vmm.units import Gfn, Gva, entry_gpa, table_index
 from vmm.vcpu.vcpu import TLB_FLUSH, Vcpu
@@ -304,21 +303,6 @@ def test_a_table_inside_a_large_page_is_write_protected() -> None:
 
 
 # --- around the fault ---
-
-
-def test_the_host_frame_is_pinned_while_the_fault_lasts() -> None:
-    made = machine(host_paging=True)
-    frame = made.vm.mmu.slots.frames[Gfn(2)]
-    doing = made.hand.start(made.vm.mmu.fault.page_fault(made.vcpu, DATA, LOAD))
-    doing.until(is_acquire)
-    assert made.hand[frame].pins == 1
-    assert made.do(made.host.reclaim(2), 2) is False
-    assert doing.finish() is RESUME
-    assert made.hand[frame].pins == 0
-    assert made.do(made.host.reclaim(2), 2) is True
-    assert leaf(made, DATA) == 0
-    fault(made, DATA)
-    assert frame_of(leaf(made, DATA)) == pfn_of(2, 1)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_every_shadow_of_a_table_follows() -> None:
 
 
 def test_with_host_paging_the_entry_is_dropped_since_nobody_holds_the_frame() -> None:
-    made = machine(host_paging=True)
+    made = machine(features=("host-paging",))
     store(made, gpte(made), make_entry(4, ALL))
     assert leaf(made) == 0
 

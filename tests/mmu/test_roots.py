@@ -16,7 +16,11 @@ A, B = Gfn(0x10), Gfn(0x14)
 
 
 def machine(*, no_cache: bool = False) -> Bench:
-    return bench({"A": {REGION: page(2)}, "B": {REGION: page(3)}}, vcpus=2, no_cache=no_cache)
+    return bench(
+        {"A": {REGION: page(2)}, "B": {REGION: page(3)}},
+        vcpus=2,
+        features=("no-cache",) if no_cache else (),
+    )
 
 
 def load(made: Bench, vcpu: int = 0) -> int:

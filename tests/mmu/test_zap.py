@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hand import Bench, bench
-from vmm.bits import P, frame_of
-from vmm.engine.events import Event
+from vmm.bits import frame_of
 from vmm.errors import InternalError
 from vmm.hw.access import LOAD, STORE
 from vmm.hw.events import GiveBack
@@ -163,20 +162,3 @@ def test_everything_goes_but_roots_in_use() -> None:
     made.do(made.host.zap_all(), 2)
     assert active(made) == [ROOT]
     assert [vcpu.number for vcpu in made.vm.vcpus if made.hand[vcpu.root] == ROOT] == [0, 1]
-
-
-def test_a_frame_is_unmapped_everywhere_before_it_goes() -> None:
-    made = machine(host_paging=True)
-    assert made.do(made.host.reclaim(2), 2) is True
-    assert [frame_of(spte) for spte in made.leaves().values()] == [3]
-    assert flushed(made)
-    order: list[Event] = made.hand.events
-    assert [event.pfn for event in order if isinstance(event, GiveBack)] == [2]
-    assert made.do(made.host.reclaim(2), 2) is False, "it is gone already"
-
-
-def test_a_frame_that_nobody_maps_goes_without_a_flush() -> None:
-    made = machine(host_paging=True)
-    assert made.do(made.host.reclaim(9), 2) is True
-    assert not flushed(made)
-    assert all(spte & P for spte in made.leaves().values())

@@ -144,7 +144,7 @@ def world(overrides: dict[str, list[type]], host: Any = zaps) -> World:
     config = MachineConfig(
         spaces={"A": {DATA: page(2), OTHER: page(3)}, "B": {DATA: page(2), OTHER: page(3)}},
         starts=("A", "B"),
-        host_paging=host is reclaims,
+        features=("host-paging",) if host is reclaims else (),
     )
     programs = Programs(vcpus={0: remaps, 1: uses}, hosts={"host": host})
     monitors = [module.SPEC.build for module in discover("vmm.monitors").values()]

@@ -424,16 +424,15 @@ def guest_tables() -> Layout:
     )
 
 
-def world_of(acts: Sequence[Act], vcpus: int, *, no_cache: bool = False, **config: Any) -> World:
+def world_of(acts: Sequence[Act], vcpus: int, **config: Any) -> World:
     """A machine that carries out these acts, with every oracle and the reference."""
+    lagging = "no-cache" in config.get("features", ())
 
     def reference(world: World, vm: Vm | None) -> Monitor | None:
         del world
-        return None if vm is None else BareMetal(vm, acts, lagging=no_cache)
+        return None if vm is None else BareMetal(vm, acts, lagging=lagging)
 
     config.setdefault("shadow_pages", 24)
-    made = MachineConfig(
-        tables=guest_tables(), vcpus=vcpus, no_cache=no_cache, monitors=(reference,), **config
-    )
+    made = MachineConfig(tables=guest_tables(), vcpus=vcpus, monitors=(reference,), **config)
     monitors = [module.SPEC.build for module in discover("vmm.monitors").values()]
     return build_world("bare metal", made, programs(acts, vcpus), {}, monitors=monitors)

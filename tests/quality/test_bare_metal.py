@@ -21,8 +21,8 @@ MACHINES: dict[str, dict[str, Any]] = {
     "one vCPU, untagged TLB": {"vcpus": 1, "tlb_tagged": False},
     "a pool too small": {"vcpus": 2, "shadow_pages": 8},
     "zaps by the host": {"vcpus": 2, "host": "zap all,zap table"},
-    "pages reclaimed": {"vcpus": 2, "host": "reclaim", "host_paging": True},
-    "three vCPUs, no cache": {"vcpus": 3, "no_cache": True},
+    "pages reclaimed": {"vcpus": 2, "host": "reclaim", "features": ("host-paging",)},
+    "three vCPUs, no cache": {"vcpus": 3, "features": ("no-cache",)},
 }
 
 
@@ -124,4 +124,4 @@ def test_same_cr3_again_drops_old_translations_without_the_cache() -> None:
         Act(0, "mov cr3", value=TABLES[0]),
         Act(0, "load", REGION),
     )
-    assert in_order(*acts, no_cache=True).ending is Ending.QUIESCENT
+    assert in_order(*acts, features=("no-cache",)).ending is Ending.QUIESCENT

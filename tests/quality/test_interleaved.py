@@ -27,7 +27,7 @@ MACHINES: dict[str, dict[str, Any]] = {
     "three vCPUs": {"vcpus": 3},
     "a pool too small": {"vcpus": 2, "shadow_pages": 8},
     "zaps by the host": {"vcpus": 2, "host": "zap all,zap table"},
-    "pages reclaimed": {"vcpus": 2, "host": "reclaim", "host_paging": True},
+    "pages reclaimed": {"vcpus": 2, "host": "reclaim", "features": ("host-paging",)},
 }
 
 
@@ -68,7 +68,7 @@ def test_shadow_follows_in_many_guests(machine: str) -> None:
 def test_without_the_cache_runs_end_quietly() -> None:
     """There the shadow may be behind; the oracles watch all the same."""
     for seed in range(8):
-        overlapping(seed, 30, vcpus=3, no_cache=True, look=False)
+        overlapping(seed, 30, vcpus=3, features=("no-cache",), look=False)
 
 
 # --- the look at the shadow is no rubber stamp ---

@@ -21,8 +21,8 @@ from vmm.vcpu.run_loop import RunLoop
 from vmm.vcpu.vcpu import TLB_FLUSH, Mode, Vcpu
 
 if TYPE_CHECKING:
+    from vmm.components import Overrides
     from vmm.engine.world import World
-    from vmm.machine import Overrides
     from vmm.mmu.api import VcpuState
     from vmm.vcpu.guest import Guest
     from vmm.vcpu.host import Host
@@ -45,7 +45,7 @@ def world(overrides: Overrides | None = None) -> World:
         uses,
         setups=(uses,),
         hosts={"reclaim": takes},
-        host_paging=True,
+        features=("host-paging",),
         overrides=overrides,
         goals=("page given back",),
     )

@@ -13,8 +13,8 @@ from vmm.vcpu.run_loop import ANY_GVA, RunLoop
 from vmm.vcpu.vcpu import Apic, Vcpu
 
 if TYPE_CHECKING:
+    from vmm.components import Overrides
     from vmm.engine.world import World
-    from vmm.machine import Overrides
     from vmm.programs import GuestProgram
     from vmm.vcpu.guest import Guest
 

@@ -1,7 +1,8 @@
 """Historical bugs, one file each: the smallest override that brings the old behaviour back.
 
-A file holds ``SPEC = Bug(...)`` and subclasses of machine components (``vmm.machine.COMPONENTS``).
-A class takes the place of the component of its name; several bugs may be switched on at once.
+A file holds ``SPEC = Bug(...)`` and subclasses of machine components
+(``vmm.components.COMPONENTS``), which are put in front of the components of their names, and of the
+features'. Several bugs may be switched on at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 class Bug:
     """What was wrong, and who set it right.
 
-    ``fix``: the commit. ``eras``: where the override applies. ``caught_by``: codes of the findings.
+    ``fix``: the commit. ``caught_by``: codes of the findings. ``needs``: features without which
+    there is nothing to get wrong. ``eras``: where the override applies; none: everywhere.
     ``seen``: what a user of the kernel would have noticed.
     """
 
@@ -21,7 +23,8 @@ class Bug:
     year: int
     fix: str
     source: str
-    eras: tuple[str, ...]
     caught_by: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    eras: tuple[str, ...] = ()
     seen: str = ""
     cve: str = ""

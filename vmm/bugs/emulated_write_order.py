@@ -30,7 +30,6 @@ SPEC = Bug(
     year=2018,
     fix="0e0fee5c539b",
     source="KVM 0e0fee5c539b (4.20-rc4, stable); behaviour since 0028425f64 (2.6.23)",
-    eras=("2.6.25",),
     caught_by=("audit/spte-agrees",),
     seen="an SMP guest keeps using a mapping that its page tables no longer hold",
 )

@@ -13,14 +13,15 @@ from vmm.cli._output import console, session, width
 Entry = dict[str, str]
 
 
-@click.command("list", short_help="Show scenarios, bugs, strategies, monitors and eras.")
+@click.command("list", short_help="Show scenarios, bugs, features, strategies, monitors and eras.")
 @options.output_options()
 def command(as_json: bool, verbose: bool) -> int:
-    """Show scenarios, bugs, strategies, monitors and eras, each with its line and source."""
+    """Show scenarios, bugs, features, strategies, monitors and eras, each with its source."""
     with session("list", as_json=as_json, verbose=verbose) as at_work:
         sections = {
             "scenarios": _scenarios(),
             "bugs": _extensions("vmm.bugs"),
+            "features": _extensions("vmm.features"),
             "strategies": _extensions("vmm.strategies"),
             "monitors": _extensions("vmm.monitors"),
             "eras": _eras(),
@@ -52,7 +53,7 @@ def _extensions(package: str) -> list[Entry]:
 
 
 def _eras() -> list[Entry]:
-    from vmm.machine import ERAS
+    from vmm.eras import ERAS
 
     return [_entry(name, era) for name, era in ERAS.items()]
 

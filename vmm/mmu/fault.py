@@ -36,6 +36,7 @@ from vmm.units import Gfn, Gva, Pfn, table_index
 
 if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
+    from vmm.mmu.memslots import HostPage
     from vmm.mmu.mmu import ShadowMmu
     from vmm.mmu.shadow_page import ShadowPage
 
@@ -56,14 +57,23 @@ class PageFault(ModelObject):
         if isinstance(walk, GuestFault):
             await self.reset_flood_detector(vcpu)
             return walk
-        pfn = await self.mmu.slots.pin(walk.gfn)
+        page = await self.mmu.slots.pin(walk.gfn)
         async with self.mmu.lock:
-            await self.mmu.recycle.free_some(vcpu)
-            result = await self.fetch(vcpu, walk, pfn, kind)
-        await self.mmu.slots.unpin(walk.gfn)
+            result = await self.map(vcpu, walk, page, kind)
+        await self.mmu.slots.unpin(page)
         if result is FaultResult.RESUME:
             await self.reset_flood_detector(vcpu)
         return result
+
+    async def map(
+        self, vcpu: VcpuState, walk: GuestWalk, page: HostPage, kind: AccessKind
+    ) -> FaultResult:
+        """What is done under the lock."""
+        if not await self.mmu.slots.still_holds(page):
+            await mark("host page changed under a fault")
+            return FaultResult.RESUME
+        await self.mmu.recycle.free_some(vcpu)
+        return await self.fetch(vcpu, walk, page.pfn, kind)
 
     async def reset_flood_detector(self, vcpu: VcpuState) -> None:
         """Demand paging is no fork: forget the last table write. Source: KVM a25f7e1f8c."""

@@ -15,6 +15,7 @@ from vmm.mmu.pte_write import PteWrite
 from vmm.mmu.recycle import Recycle
 from vmm.mmu.rmap import Rmap
 from vmm.mmu.roots import Roots
+from vmm.mmu.shadow_page import ShadowPage
 from vmm.mmu.shadowing import Shadowing
 from vmm.mmu.spte import SetSpte
 from vmm.mmu.zap import Zap
@@ -25,15 +26,28 @@ if TYPE_CHECKING:
 
 COMPONENTS: Mapping[str, type[ModelObject]] = {
     cls.__name__: cls
-    for cls in (GuestWalker, PageFault, PteWrite, Recycle, Roots, SetSpte, Shadowing, Zap)
+    for cls in (
+        GuestWalker,
+        Memslots,
+        PageCache,
+        PageFault,
+        PteWrite,
+        Recycle,
+        Rmap,
+        Roots,
+        SetSpte,
+        ShadowPage,
+        Shadowing,
+        Zap,
+    )
 }
-"""The classes that a bug may override, by name."""
+"""The classes that a feature or a bug may override, by name."""
 
 
 class ShadowMmu(ModelObject):
     """Everything that mmu_lock guards, and what is done under it.
 
-    ``classes`` gives the component classes by name: COMPONENTS, with a bug's overrides.
+    ``classes`` gives the component classes by name, those of features and bugs in front.
     """
 
     def __init__(
@@ -45,14 +59,15 @@ class ShadowMmu(ModelObject):
         pages: int,
         min_free: int,
         refill: int,
-        host_paging: bool,
     ) -> None:
         self.release_events = (AuditPoint("mmu_lock released"),)
         self.lock = world.lock("mmu_lock", release_event=self.release_events)
         self.memory = memory
-        self.cache = PageCache(world, self.lock, pages)
-        self.rmap = Rmap(world, self.lock)
-        self.slots = Memslots(world, host_paging=host_paging)
+        self.cache: PageCache = classes["PageCache"](
+            world, self.lock, pages, page_class=classes["ShadowPage"]
+        )
+        self.rmap: Rmap = classes["Rmap"](world, self.lock)
+        self.slots: Memslots = classes["Memslots"](world, self.lock)
         self.walker: GuestWalker = classes["GuestWalker"](memory)
         self.shadowing: Shadowing = classes["Shadowing"](self)
         self.set_spte: SetSpte = classes["SetSpte"](self)

@@ -33,9 +33,16 @@ def _format_bucket(bucket: Bucket) -> str:
 class PageCache(ModelObject):
     """All shadow pages of a VM. Holds: mmu_lock, for everything but ``page_at``."""
 
-    def __init__(self, world: World, lock: Lock, capacity: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        lock: Lock,
+        capacity: int,
+        *,
+        page_class: type[ShadowPage] = ShadowPage,
+    ) -> None:
         self.sptes = make_spte_array(world, lock)
-        self.pages = tuple(ShadowPage(world, n, lock, self.sptes) for n in range(capacity))
+        self.pages = tuple(page_class(world, n, lock, self.sptes) for n in range(capacity))
         self.free: Cell[Numbers] = world.cell(
             "free pages", tuple(range(capacity)), guard=Guard.FULL, lock=lock, observable=False
         )

@@ -57,6 +57,13 @@ class Parameter:
         return UsageError(f"parameter {self.name}={given}: the value must be {wanted}")
 
 
+MACHINE_PARAMETERS = (
+    Parameter("features", "", "features of KVM to add to the scenario's, separated by commas"),
+    Parameter("smp", 0, "1: several vCPUs also in an era that had one", minimum=0, maximum=1),
+)
+"""What every scenario with a machine can be given beside its own parameters."""
+
+
 @dataclass(eq=False)
 class Scenario:
     """An experiment that can be run, sampled and exhausted.
@@ -132,6 +139,10 @@ class Scenario:
     def values(self, given: Params) -> dict[str, int | str]:
         """The parameters with their defaults filled in. Errors: unknown name, bad value."""
         known = {parameter.name: parameter for parameter in self.parameters}
+        if self.machine is not None:
+            for parameter in MACHINE_PARAMETERS:
+                if parameter.name in given:
+                    known.setdefault(parameter.name, parameter)
         for name in given:
             if name not in known:
                 raise unknown("parameter", name, known)

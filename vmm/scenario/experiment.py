@@ -12,16 +12,18 @@ from vmm.engine.live import Run
 from vmm.engine.schedule import Origin, Picker, Recorded
 from vmm.engine.trace import Outcome
 from vmm.engine.world import World
+from vmm.eras import ERAS
 from vmm.errors import ScheduleError, StaleSchedule, UsageError
-from vmm.machine import ERAS, MachineConfig, build_world
+from vmm.machine import MachineConfig, build_world
 from vmm.scenario.contract import Scenario
 from vmm.scenario.failures import user_errors
 from vmm.scenario.loading import LoadedScenario, load
 from vmm.scenario.wiring import (
+    bug_overrides,
     check_bugs,
+    configured,
     machine_of,
     monitor_factories,
-    overrides_of,
     programs_of,
 )
 from vmm.search.replay import Drive
@@ -73,7 +75,7 @@ class Experiment:
                     self.machine,
                     programs_of(scenario, self.machine.vcpus),
                     self.params,
-                    overrides=overrides_of(self.bugs),
+                    overrides=bug_overrides(self.bugs, self.machine.era),
                     monitors=monitor_factories(),
                 )
         world.goals = scenario.goals
@@ -114,7 +116,7 @@ class Experiment:
             words += ["--era", self.machine.era]
         defaults = scenario.values({})
         for name, value in self.params.items():
-            if value != defaults[name]:
+            if value != defaults.get(name):
                 words += ["-p", f"{name}={value}"]
         return words
 
@@ -142,13 +144,13 @@ def prepare(
             )
         return Experiment(loaded, values, (), None)
     with user_errors():
-        machine = machine_of(scenario, values)
+        machine = configured(machine_of(scenario, values), values)
     if era is not None:
         machine = replace(machine, era=era)
     if machine.era not in ERAS:
         raise unknown("era", machine.era, ERAS)
     chosen = tuple(dict.fromkeys(bug.replace("_", "-") for bug in bugs))
-    check_bugs(chosen, machine.era)
+    check_bugs(chosen, machine)
     return Experiment(loaded, values, chosen, machine)
 
 

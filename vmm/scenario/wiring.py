@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import ModuleType
+from dataclasses import replace
 from typing import Any
 
+from vmm.components import overrides_of
 from vmm.discovery import discover, unknown
+from vmm.eras import ERAS
 from vmm.errors import UsageError
-from vmm.machine import COMPONENTS, MachineConfig, MonitorFactory
+from vmm.machine import MachineConfig, MonitorFactory, features_of
 from vmm.programs import Programs
 from vmm.scenario.contract import Scenario
 
@@ -19,6 +21,16 @@ def machine_of(scenario: Scenario, params: Mapping[str, Any]) -> MachineConfig:
     if not isinstance(made, MachineConfig):
         raise UsageError(f"the scenario's machine is a {type(made).__name__}, not a MachineConfig")
     return made
+
+
+def configured(machine: MachineConfig, params: Mapping[str, Any]) -> MachineConfig:
+    """The machine with what the parameters of every machine add (MACHINE_PARAMETERS)."""
+    named = [name.strip().replace("_", "-") for name in str(params.get("features", "")).split(",")]
+    return replace(
+        machine,
+        features=(*machine.features, *filter(None, named)),
+        smp=machine.smp or bool(params.get("smp", 0)),
+    )
 
 
 def programs_of(scenario: Scenario, vcpus: int) -> Programs:
@@ -33,35 +45,31 @@ def programs_of(scenario: Scenario, vcpus: int) -> Programs:
     )
 
 
-def check_bugs(bugs: Iterable[str], era: str) -> None:
-    """Errors: no such bug, or one of another era."""
+def check_bugs(bugs: Iterable[str], machine: MachineConfig) -> None:
+    """Errors: no such bug, one of another era, or one of a feature that the machine has not."""
     known = discover("vmm.bugs")
+    features = features_of(machine)
     for bug in bugs:
         if bug not in known:
             raise unknown("bug", bug, known)
-        eras: tuple[str, ...] = known[bug].SPEC.eras
-        if era not in eras:
+        spec = known[bug].SPEC
+        if spec.eras and machine.era not in spec.eras:
             raise UsageError(
-                f"the bug {bug} does not apply to era {era}: choose --era {' or '.join(eras)}"
+                f"the bug {bug} does not apply to era {machine.era}: "
+                f"choose --era {' or '.join(spec.eras)}"
+            )
+        missing = [need for need in spec.needs if need not in features]
+        if missing:
+            raise UsageError(
+                f"the bug {bug} is one of a feature that this machine has not: "
+                f"add -p features={','.join(missing)}"
             )
 
 
-def overrides_of(bugs: Iterable[str]) -> dict[str, list[type]]:
-    """The classes that bring the bugs back, by the component that each overrides."""
+def bug_overrides(bugs: Iterable[str], era: str) -> dict[str, list[type]]:
+    """The classes that bring these bugs back, and those that the era had anyway."""
     known = discover("vmm.bugs")
-    overrides: dict[str, list[type]] = {}
-    for bug in bugs:
-        for name, made in _own_classes(known[bug]):
-            overrides.setdefault(name, []).append(made)
-    return overrides
-
-
-def _own_classes(module: ModuleType) -> list[tuple[str, type]]:
-    return [
-        (name, value)
-        for name, value in vars(module).items()
-        if name in COMPONENTS and isinstance(value, type) and value.__module__ == module.__name__
-    ]
+    return overrides_of(known[bug] for bug in dict.fromkeys((*ERAS[era].bugs, *bugs)))
 
 
 def monitor_factories() -> list[MonitorFactory]:

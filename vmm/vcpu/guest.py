@@ -16,9 +16,8 @@ from vmm.errors import UsageError
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.layout import WINDOW, Page
 from vmm.hw.memory import merge
-from vmm.mmu.uncached import UncachedZap
 from vmm.units import ENTRY_BYTES, Gfn, Gpa, Gva, gfn_to_gpa, page_offset, word_of
-from vmm.vcpu.run_loop import ANY_GVA, Translation
+from vmm.vcpu.run_loop import Translation
 from vmm.vcpu.vcpu import Apic
 
 if TYPE_CHECKING:
@@ -157,14 +156,8 @@ class Guest(ModelObject):
         return Gva(WINDOW + layout.gpte(name, Gva(gva), level))
 
     async def invlpg(self, gva: int) -> None:
-        """Drop the translation of a page. Runs natively, but for the MMU without the cache."""
-        loop, zap = self.vm.loop, self.vm.mmu.zap
-        if isinstance(zap, UncachedZap):
-            await loop.leave(self.vcpu, "invlpg")
-            await zap.invlpg(self.vcpu, Gva(gva))
-        else:
-            await loop.to_boundary(self.vcpu, ANY_GVA)
-        await self.vcpu.pcpu.invlpg(Gva(gva))
+        """Drop the translation of a page."""
+        await self.vm.loop.invlpg(self.vcpu, Gva(gva))
 
     async def mov_cr3(self, space: str | int) -> None:
         """Load cr3 with the root of a space (or a guest frame): an exit."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
+from vmm.errors import UsageError
 from vmm.units import Gfn
 
 if TYPE_CHECKING:
@@ -35,18 +36,16 @@ class Host(ModelObject):
             await self.vm.mmu.zap.zap_gfn(None, Gfn(gfn))
 
     async def reclaim(self, gfn: int) -> bool:
-        """Take the host page of a guest frame away; whether it could be had.
-
-        Needs a machine with ``host_paging``.
-        """
-        mmu = self.vm.mmu
-        async with mmu.lock:
-            await mmu.zap.zap_leaves(None, Gfn(gfn))
-            taken = await mmu.slots.give_back(Gfn(gfn))
-        if taken:
-            await mark("page given back")
-        return taken
+        """Take the host page of a guest frame away; whether it could be had."""
+        raise _missing("host-paging")
 
     async def mark(self, goal: str) -> None:
         """Reach a goal of the scenario."""
         await mark(goal)
+
+
+def _missing(feature: str) -> UsageError:
+    return UsageError(
+        f"the host thread does what needs the feature {feature}: "
+        f'give the machine features=("{feature}",)'
+    )

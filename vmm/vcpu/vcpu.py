@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmm.engine.world import ModelObject, World
 from vmm.mmu.api import NO_ROOT, LastPtWrite
@@ -86,7 +86,10 @@ class Vcpu(ModelObject):
 
 
 class Vm(ModelObject):
-    """A wired VM: what guest programs, host threads and monitors are given."""
+    """A wired VM: what guest programs, host threads and monitors are given.
+
+    ``classes``: its component classes by name.
+    """
 
     def __init__(
         self,
@@ -95,9 +98,11 @@ class Vm(ModelObject):
         loop: RunLoop,
         layout: Layout,
         params: Mapping[str, int | str],
+        classes: Mapping[str, Any],
     ) -> None:
         self.vcpus = vcpus
         self.mmu = mmu
         self.loop = loop
         self.layout = layout
         self.params = MappingProxyType(dict(params))
+        self.classes: Mapping[str, Any] = MappingProxyType(dict(classes))

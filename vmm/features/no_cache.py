@@ -4,6 +4,13 @@ Every vCPU builds shadow pages of its own on faults and throws them all away whe
 Guest tables are not write-protected, so their writes do not trap; INVLPG does, and drops the spte.
 An spte may thus be older than its gpte, as a TLB entry may.
 
+    vCPU 0 (guest)                         KVM
+    stores a gpte: no trap
+                                           the spte stays as it was
+    INVLPG: exits
+                                           acquire mmu_lock; drop the spte; release
+    loads: faults, walks the guest's tables afresh
+
 The rmap is kept, which the code of that time did not have, so that audits can look at it.
 
 Source: KVM before cea0f0e7ea (2007); 5f015a5b28 (removed the INVLPG exit).
@@ -14,21 +21,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmm.bits import P, frame_of
+from vmm.features import Feature
+from vmm.mmu import fault, roots, shadowing, zap
 from vmm.mmu.api import NO_ROOT
-from vmm.mmu.fault import PageFault
 from vmm.mmu.guest_walk import ROOT_LEVEL, GuestWalk
 from vmm.mmu.role import Role
-from vmm.mmu.roots import Roots
 from vmm.mmu.shadow_page import ShadowPage
-from vmm.mmu.shadowing import Shadowing
-from vmm.mmu.zap import Zap
 from vmm.units import Gfn, Gva, table_index
+from vmm.vcpu import run_loop
 
 if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
+    from vmm.vcpu.vcpu import Vcpu
 
 
-class UncachedShadowing(Shadowing):
+class Shadowing(shadowing.Shadowing):
     """Always makes a page, for one vCPU alone, and protects nothing."""
 
     async def get_page(self, me: VcpuState, gfn: Gfn, role: Role) -> ShadowPage:
@@ -36,7 +43,7 @@ class UncachedShadowing(Shadowing):
         return await self.mmu.cache.insert(gfn, role._replace(direct=True, owner=me.number + 1))
 
 
-class UncachedPageFault(PageFault):
+class PageFault(fault.PageFault):
     """Takes the shadow as it is: staleness is the guest's to end."""
 
     async def child_matches(self, child: ShadowPage, gfn: Gfn, role: Role) -> bool:
@@ -48,7 +55,7 @@ class UncachedPageFault(PageFault):
         return True
 
 
-class UncachedRoots(Roots):
+class Roots(roots.Roots):
     """A cr3 load throws the vCPU's shadow away."""
 
     async def switch(self, vcpu: VcpuState, cr3: Gfn) -> None:
@@ -67,7 +74,7 @@ class UncachedRoots(Roots):
                     await self.mmu.zap.zap_page(vcpu, page)
 
 
-class UncachedZap(Zap):
+class Zap(zap.Zap):
     """INVLPG drops one spte."""
 
     async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
@@ -86,9 +93,21 @@ class UncachedZap(Zap):
                 await self.mmu.flusher.flush_local(vcpu)
 
 
-OVERRIDES = {
-    "PageFault": UncachedPageFault,
-    "Roots": UncachedRoots,
-    "Shadowing": UncachedShadowing,
-    "Zap": UncachedZap,
-}
+class RunLoop(run_loop.RunLoop):
+    """INVLPG exits."""
+
+    async def invlpg(self, vcpu: Vcpu, gva: Gva) -> None:
+        """Drop the spte, then the TLB entry."""
+        await self.leave(vcpu, "invlpg")
+        dropper = vcpu.mmu.zap
+        assert isinstance(dropper, Zap)
+        await dropper.invlpg(vcpu, gva)
+        await vcpu.pcpu.invlpg(gva)
+
+
+SPEC = Feature(
+    title="the MMU of before January 2007: a shadow for each vCPU, thrown away at each cr3 load",
+    source="KVM before cea0f0e7ea (2007); 5f015a5b28 (removed the INVLPG exit)",
+    since="2.6.20",
+    locks={"mmu_lock": "held while a vCPU's own shadow is dropped"},
+)

@@ -20,7 +20,7 @@ def machine(vcpus: int = 1) -> Bench:
     made = bench(
         {"A": {DATA: page(2), OTHER: page(3)}, "B": {DATA: page(4)}},
         vcpus=vcpus,
-        no_cache=True,
+        features=("no-cache",),
         shadow_pages=24,
     )
     made.poke(2 << 12, OLD)
