@@ -1,4 +1,6 @@
-"""What the tests of the reference search say holds for the exhaustive one, too."""
+"""What the tests of the reference search say holds for the exhaustive one, too, on both engines."""
+
+from functools import partial
 
 import pytest
 
@@ -8,9 +10,13 @@ SHARED = ("test_reference", "test_reference_monitors", "test_brute")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.rpartition(".")[2] in SHARED:
-        both = {"reference": reference.search, "exhaustive": exhaustive.search}
-        metafunc.parametrize("searched", both.values(), ids=both, indirect=True)
+    name = metafunc.module.__name__.rpartition(".")[2]
+    engines = {name: partial(exhaustive.search, engine=name) for name in ("numpy", "numba")}
+    if name in SHARED:
+        searches = {"reference": reference.search, **engines}
+        metafunc.parametrize("searched", searches.values(), ids=searches, indirect=True)
+    elif name == "test_exhaustive":
+        metafunc.parametrize("searched", engines.values(), ids=engines, indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.intp]
+Ints = npt.NDArray[np.signedinteger[Any]]
+Numbers = npt.NDArray[np.int32]
+"""What is kept of each state or step, so that it takes no more room than it must."""
 Hashes = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[Any]

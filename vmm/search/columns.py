@@ -147,16 +147,19 @@ class Columns:
 
 
 class Effects:
-    """What happens to a row, by number: the cells that change and what the hash gains."""
+    """What happens to a row, by number: the cells that change and what the hash gains.
+
+    The changes of one are ``lengths`` of them from ``first`` on: ``numbers`` go into ``columns``.
+    """
 
     def __init__(self, columns: Columns) -> None:
         self._of = columns
         self.count = 0
         self.deltas: Hashes = np.zeros(256, np.uint64)
-        self._first: Ints = np.zeros(256, np.intp)
-        self._lengths: Ints = np.zeros(256, np.intp)
-        self._columns: Ints = np.zeros(256, np.intp)
-        self._numbers: Ints = np.zeros(256, np.intp)
+        self.first: Ints = np.zeros(256, np.intp)
+        self.lengths: Ints = np.zeros(256, np.intp)
+        self.columns: Ints = np.zeros(256, np.intp)
+        self.numbers: Ints = np.zeros(256, np.intp)
         self._used = 0
 
     def add(self, changes: Sequence[Change]) -> int:
@@ -164,21 +167,21 @@ class Effects:
         made, self.count = self.count, self.count + 1
         self.deltas = roomier(self.deltas, self.count)
         self.deltas[made] = self._of.delta(changes)
-        self._first = appended(self._first, made, [self._used])
-        self._lengths = appended(self._lengths, made, [len(changes)])
-        self._columns = appended(self._columns, self._used, [c for c, _, _ in changes])
-        self._numbers = appended(self._numbers, self._used, [new for _, _, new in changes])
+        self.first = appended(self.first, made, [self._used])
+        self.lengths = appended(self.lengths, made, [len(changes)])
+        self.columns = appended(self.columns, self._used, [c for c, _, _ in changes])
+        self.numbers = appended(self.numbers, self._used, [new for _, _, new in changes])
         self._used += len(changes)
         return made
 
     def apply(self, effects: Ints, matrix: Matrix) -> None:
         """Let each effect happen to the row at its place."""
-        lengths = self._lengths[effects]
-        first = self._first[effects]
+        lengths = self.lengths[effects]
+        first = self.first[effects]
         done = 0
         at = np.flatnonzero(lengths)
         while at.size:
             changes = first[at] + done
-            matrix[at, self._columns[changes]] = self._numbers[changes]
+            matrix[at, self.columns[changes]] = self.numbers[changes]
             done += 1
             at = at[lengths[at] > done]

@@ -25,10 +25,13 @@ from vmm.engine.monitor import Finding
 from vmm.engine.oracles import Oracles, stuck
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
-from vmm.search.arrays import Flags, Ints, Matrix, Rows, smallest_type
+from vmm.errors import UsageError
+from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Rows, smallest_type
 from vmm.search.columns import Columns
+from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
 from vmm.search.judge import NOTHING, Judge
+from vmm.search.kernels import ALWAYS, GOING, MOVED, RESTING, Moves
 from vmm.search.paths import Escapes, Paths
 from vmm.search.result import Result, Stop, Verdict, inescapable
 from vmm.search.seen import SeenStates
@@ -49,6 +52,12 @@ SHARE_OF_MEMORY = 0.5
 BYTES_UNKNOWN = 4 << 30
 """For the states of a search where the machine does not say how much memory it has."""
 
+ENGINES = ("auto", "numpy", "numba")
+"""What expands the states: auto is numpy, and numba, if it is there, once that is worth it."""
+
+WORTH_COMPILING = 1 << 15
+"""States of one depth from which on compiled loops gain more than loading them takes."""
+
 Progress = Callable[[int, int], None]
 """Told from time to time: states so far, and how many of them are yet to be expanded."""
 
@@ -62,15 +71,20 @@ def search(
     max_bytes: int | None = None,
     witnesses: bool = True,
     seed: int = 1,
+    engine: str = "auto",
     on_progress: Progress | None = None,
 ) -> Result:
     """Visit every reachable state of ``world``.
 
     ``max_states`` or ``max_bytes`` ends the search soon after so many; Ctrl-C ends it as well; all
-    keep what was found. Errors: whatever a task raises, CaptureRefused, ForeignAwait,
-    Nondeterminism.
+    keep what was found. ``engine`` is one of ``ENGINES`` and matters for the speed only. Errors:
+    whatever a task raises, CaptureRefused, ForeignAwait, Nondeterminism; UsageError if numba is
+    asked for and not there.
     """
+    if engine == "numba" and not is_installed():
+        raise UsageError("numba is not installed: pip install 'vmm[fast]', or take engine numpy")
     run = _Search(world, monitors=monitors, witnesses=witnesses, seed=seed)
+    run.engine = engine
     run.max_states, run.max_bytes = max_states, max_bytes or default_bytes()
     try:
         run.visit_all(stop_at_first=stop_at_first, on_progress=on_progress)
@@ -120,6 +134,8 @@ class _Search:
 
     max_states: int | None = None
     max_bytes = BYTES_UNKNOWN
+    engine = "auto"
+    compiled: Compiled | None = None
 
     def __init__(self, world: World, *, monitors: bool, witnesses: bool, seed: int) -> None:
         self.world = world
@@ -145,9 +161,10 @@ class _Search:
             return [task.index for task in world.tasks if task.kind in kinds]
 
         self.foreground = of_kind(TaskKind.FOREGROUND)
-        self.daemons = of_kind(TaskKind.DAEMON)
         self.eventual = of_kind(TaskKind.EVENTUAL)
         self.optional = of_kind(TaskKind.OPTIONAL)
+        self.waited = of_kind(TaskKind.FOREGROUND, TaskKind.DAEMON, TaskKind.EVENTUAL)
+        self.idle = of_kind(TaskKind.DAEMON, TaskKind.OPTIONAL)
 
     # --- the search ---
 
@@ -194,6 +211,7 @@ class _Search:
 
     def visit_level(self, frontier: Matrix, on_progress: Progress | None) -> Matrix:
         """Expand all states of one depth; gives those of the next one."""
+        self.take_over(len(frontier))
         base, done = self.paths.count - len(frontier), 0
         fresh: list[Matrix] = []
         self.held = frontier.nbytes
@@ -210,6 +228,21 @@ class _Search:
             if on_progress is not None and done < len(frontier):
                 on_progress(self.paths.count, self.paths.count - base - done)
         return self.stacked(fresh)
+
+    def take_over(self, states: int) -> None:
+        """Let compiled loops expand the states from here on, if so many are worth it."""
+        if self.compiled is not None or self.engine == "numpy":
+            return
+        if self.engine == "numba" or (states >= WORTH_COMPILING and is_installed()):
+            turns = [
+                (task, ALWAYS if task in self.eventual else GOING, task in self.foreground)
+                for task in self.waited
+            ] + [(task, MOVED if task in self.optional else RESTING, False) for task in self.idle]
+            self.loops = Loops()
+            self.compiled = Compiled(
+                self.forest, self.columns, self.tables, self.judge, turns, self.loops
+            )
+            self.seen.loop = self.loops.number
 
     def chunk_size(self) -> int:
         if self.max_states is None:
@@ -244,18 +277,22 @@ class _Search:
 
     def expand(self, rows: Rows, base: int) -> Matrix:
         """Take all ways on from some states, numbered from ``base``; gives the new states."""
+        if self.compiled is not None:
+            moves, notes = self.compiled.moves(rows, self.seen.hashes[base : base + len(rows)])
+            self.end(rows, base, np.flatnonzero(~notes.moved), notes.running)
+            return self.enter(rows, base, moves)
         running: Flags = np.any(rows.matrix[:, self.foreground], axis=1)
         moved = np.zeros(len(rows), np.bool_)
-        moves = _Moves()
+        found = _Moves()
         for task, rest in self.turns(rows, running, moved):
             at = rest[rows.flat[rest * rows.width + task] != 0]
             if at.size:
                 sources, edges = self.tables.moves(task, rows, at)
                 moved[sources] = True
                 verdicts = self.judge.verdicts(task, rows, sources, edges)
-                moves.add(sources, edges, verdicts, optional=task in self.optional)
+                found.add(sources, edges, verdicts, optional=task in self.optional)
         self.end(rows, base, np.flatnonzero(~moved), running)
-        return self.enter(rows, base, moves)
+        return self.enter(rows, base, self.hashed(base, found))
 
     def turns(self, rows: Rows, running: Flags, moved: Flags) -> Iterator[tuple[int, Ints]]:
         """(task, rows to look at), as the reference search does it.
@@ -265,39 +302,49 @@ class _Search:
         """
         whole = np.arange(len(rows))
         going = np.flatnonzero(running)
-        for task in self.foreground + self.daemons:
-            yield task, going
-        for task in self.eventual:
-            yield task, whole
-        on = np.flatnonzero(moved) if self.optional or self.daemons else going
-        for task in self.optional:
-            yield task, on
-        for task in self.daemons:
-            yield task, on[~running[on]]
+        for task in self.waited:
+            yield task, whole if task in self.eventual else going
+        on = np.flatnonzero(moved) if self.idle else going
+        for task in self.idle:
+            yield task, on if task in self.optional else on[~running[on]]
 
-    def enter(self, rows: Rows, base: int, moves: _Moves) -> Matrix:
-        """Number the states behind the moves, and build the rows of the new ones."""
-        sources, edges, verdicts, binding = moves.joined()
-        self.transitions += len(edges)
-        bad = self.judge.found[verdicts]
-        if bad.any():
-            self.note_bad(sources, edges, verdicts, bad, base)
-            self.escapes.add_ends(base + np.unique(sources[bad & binding]))
-            good = np.flatnonzero(~bad)
-            sources, edges, verdicts = sources[good], edges[good], verdicts[good]
-            binding = binding[good]
+    def hashed(self, base: int, found: _Moves) -> Moves:
+        """The moves, with the hashes of the states behind them."""
+        sources, edges, verdicts, binding = found.joined()
         hashes = self.seen.hashes[base + sources] + self.tables.effects.deltas[edges]
         judged = np.flatnonzero(verdicts != NOTHING)
         hashes[judged] += self.judge.effects.deltas[verdicts[judged]]
-        numbers, fresh = self.seen.add(hashes)
+        return Moves(sources, edges, verdicts, hashes, binding)
+
+    def enter(self, rows: Rows, base: int, moves: Moves) -> Matrix:
+        """Number the states behind the moves, and build the rows of the new ones."""
+        self.transitions += len(moves.edges)
+        bad = self.judge.found[moves.verdicts]
+        if bad.any():
+            self.note_bad(moves, bad, base)
+            self.escapes.add_ends(base + np.unique(moves.sources[bad & moves.binding]))
+            moves = moves.only(~bad)
+        sources, edges, verdicts, hashes, binding = moves
+        numbers, fresh = self.number(sources, hashes)
         self.paths.add(base + sources[fresh], edges[fresh])
         self.escapes.add(base + sources[binding], numbers[binding], self.deeper)
+        if self.compiled is not None:
+            return self.compiled.behind(rows, moves, fresh)
         kind = smallest_type(self.columns.largest)
         rows.widen(self.columns.width)
         new = rows.matrix[sources[fresh]].astype(kind, copy=False)
         self.tables.effects.apply(edges[fresh], new)
         self.judge.effects.apply(verdicts[fresh], new)
         return new
+
+    def number(self, sources: Ints, hashes: Hashes) -> tuple[Ints, Ints]:
+        """As ``SeenStates.add``, in the order of the reference search: by state, then by turn."""
+        if self.compiled is not None:
+            return self.seen.add(hashes)
+        order = np.argsort(sources, kind="stable")
+        numbers: Ints = np.empty(len(order), np.intp)
+        numbers[order], fresh = self.seen.add(hashes[order])
+        return numbers, order[fresh]
 
     def end(self, rows: Rows, base: int, at: Ints, running: Flags) -> None:
         """Note quiet and deadlocked states."""
@@ -322,7 +369,8 @@ class _Search:
             if variable >= 0 and cells[variable].observable and column < ends.shape[1]
         ]
         columns = [column for column, _ in shown]
-        for row in np.unique(ends[:, columns], axis=0).tolist() if columns else [[]]:
+        kept, first = np.unique(ends[:, columns], axis=0, return_index=True)
+        for row in kept[np.argsort(first)].tolist() if columns else [[]]:
             content = [
                 (variable, number)
                 for (_, variable), number in zip(shown, row, strict=True)
@@ -339,13 +387,13 @@ class _Search:
     def is_shorter(self, steps: int) -> bool:
         return self.first is None or steps < self.first[0]
 
-    def note_bad(self, sources: Ints, edges: Ints, verdicts: Ints, bad: Flags, base: int) -> None:
+    def note_bad(self, moves: Moves, bad: Flags, base: int) -> None:
         """Keep the findings of one of the bad moves: of those from the first state, the first."""
         if self.is_shorter(self.depth + 1):
             at = np.flatnonzero(bad)
-            first = at[np.argmin(sources[at])]
-            path = [*self.paths.to(base + int(sources[first])), int(edges[first])]
-            self.note(self.judge.findings[verdicts[first]], path)
+            first = at[np.argmin(moves.sources[at])]
+            path = [*self.paths.to(base + int(moves.sources[first])), int(moves.edges[first])]
+            self.note(self.judge.findings[moves.verdicts[first]], path)
 
     def note(self, findings: Sequence[Finding], path: Sequence[int]) -> None:
         """Keep findings behind a path of edges, if none has fewer steps."""
@@ -399,6 +447,8 @@ class _Search:
             local_states=tuple([len(automaton.ops) for automaton in self.automata]),
             stop=self.stop,
             collision_bound=states * states / 2.0**65,
+            engine="numpy" if self.compiled is None else "numba",
+            startup_seconds=0.0 if self.compiled is None else self.loops.seconds,
         )
 
     def goals(self) -> dict[str, bool]:

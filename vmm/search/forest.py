@@ -23,13 +23,16 @@ _GAP = -1 - UNKNOWN
 
 
 class Forest:
-    """Many trees. ``spans[column]`` is how many values the nodes of a column have room for."""
+    """Many trees. ``spans[column]`` is how many values the nodes of a column have room for.
+
+    A node looks at ``columns[node]``; its slots begin at ``bases[node]``.
+    """
 
     def __init__(self) -> None:
         self.slots: Ints = np.full(1024, _GAP, np.intp)
         self._used = 0
-        self._columns: Ints = np.zeros(256, np.intp)
-        self._bases: Ints = np.zeros(256, np.intp)
+        self.columns: Ints = np.zeros(256, np.intp)
+        self.bases: Ints = np.zeros(256, np.intp)
         self._nodes = 0
         self.spans: list[int] = []
         self._by_column: list[list[int]] = []
@@ -37,7 +40,7 @@ class Forest:
     @property
     def nbytes(self) -> int:
         """Memory in use."""
-        return self.slots.nbytes + self._columns.nbytes + self._bases.nbytes
+        return self.slots.nbytes + self.columns.nbytes + self.bases.nbytes
 
     # --- growth ---
 
@@ -61,8 +64,8 @@ class Forest:
             first = self._reserve(new * len(nodes))
             bases = first + new * np.arange(len(nodes))
             moved = np.arange(old)
-            self.slots[bases[:, None] + moved] = self.slots[self._bases[nodes][:, None] + moved]
-            self._bases[nodes] = bases
+            self.slots[bases[:, None] + moved] = self.slots[self.bases[nodes][:, None] + moved]
+            self.bases[nodes] = bases
 
     def plant(self, root: int, row: Sequence[int], columns: Sequence[int], answer: int) -> None:
         """Answer for all rows that agree with ``row`` in ``columns``, and in what was asked before.
@@ -83,28 +86,28 @@ class Forest:
         known = self.slots[root]
         if known != _GAP:
             node = self._node(column)
-            self.slots[self._bases[node]] = known
+            self.slots[self.bases[node]] = known
             self.slots[root] = node
 
     def _gap(self, root: int, row: Sequence[int]) -> tuple[int, list[int]]:
         slot, asked = root, list[int]()
         while (node := int(self.slots[slot])) >= 0:
-            asked.append(int(self._columns[node]))
+            asked.append(int(self.columns[node]))
             slot = self._slot(node, row)
         assert node == _GAP, "the answer is known"
         return slot, asked
 
     def _slot(self, node: int, row: Sequence[int]) -> int:
-        column = int(self._columns[node])
-        return int(self._bases[node]) + (int(row[column]) if column < len(row) else 0)
+        column = int(self.columns[node])
+        return int(self.bases[node]) + (int(row[column]) if column < len(row) else 0)
 
     def _node(self, column: int) -> int:
         node = self._nodes
         self._nodes += 1
-        self._columns = roomier(self._columns, self._nodes)
-        self._bases = roomier(self._bases, self._nodes)
-        self._columns[node] = column
-        self._bases[node] = self._reserve(self.spans[column])
+        self.columns = roomier(self.columns, self._nodes)
+        self.bases = roomier(self.bases, self._nodes)
+        self.columns[node] = column
+        self.bases[node] = self._reserve(self.spans[column])
         self._by_column[column].append(node)
         return node
 
@@ -140,8 +143,8 @@ class Forest:
         inner = np.flatnonzero(found >= 0)
         while inner.size:
             nodes = found[inner]
-            values = rows.flat[numbers[inner] * rows.width + self._columns[nodes]]
-            reached = self.slots[self._bases[nodes] + values]
+            values = rows.flat[numbers[inner] * rows.width + self.columns[nodes]]
+            reached = self.slots[self.bases[nodes] + values]
             found[inner] = reached
             inner = inner[reached >= 0]
         return -1 - found
@@ -152,7 +155,7 @@ class Forest:
         inner = np.flatnonzero(self.slots[at] >= 0)
         while inner.size:
             nodes = self.slots[at[inner]]
-            values = rows.flat[numbers[inner] * rows.width + self._columns[nodes]]
-            at[inner] = self._bases[nodes] + values
+            values = rows.flat[numbers[inner] * rows.width + self.columns[nodes]]
+            at[inner] = self.bases[nodes] + values
             inner = inner[self.slots[at[inner]] >= 0]
         return at

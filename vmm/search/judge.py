@@ -104,6 +104,23 @@ class Judge:
                 said[at[bad]] = judged[bad]
         return said
 
+    def roots(self, edges: Ints) -> tuple[Ints, Ints]:
+        """Where the trees begin on the steps by these edges, and on what is pending after them.
+
+        -1 is where no monitor has anything to say.
+        """
+        steps = np.full(len(edges), -1, np.intp)
+        accesses = steps.copy()
+        if self._oracles is not None:
+            at = np.flatnonzero(self._tables.eventful[edges])
+            steps[at] = self._edges.of(edges[at])
+            if self._oracles.on_pending:
+                tasks = np.array([self._tables.taken[edge].task for edge in edges], np.intp)
+                for task, pending in enumerate(self._pending):
+                    at = np.flatnonzero(tasks == task)
+                    accesses[at] = pending.of(self._tables.following[edges[at]])
+        return steps, accesses
+
     def first_access(self, task: int, number: int, row: Sequence[int]) -> tuple[Finding, ...]:
         """What is said to the access that a task publishes before the first step."""
         op = self._tables.op(task, number)

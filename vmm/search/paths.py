@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from vmm.search.arrays import Flags, Ints, roomier
-
-Numbers = npt.NDArray[np.int32]
+from vmm.search.arrays import Flags, Ints, Numbers, roomier
 
 
 class Paths:

@@ -40,7 +40,9 @@ class Result:
     ``findings`` and ``schedule`` are those of the first violation, a shortest one. ``terminal`` is
     each distinct content of the observable cells in quiet or deadlocked states, by cell name;
     sparse cells that hold their initial value are left out. ``local_states`` is per task.
-    ``collision_bound`` bounds the probability that two states were taken for one.
+    ``collision_bound`` bounds the probability that two states were taken for one. ``engine`` is
+    what expanded the states at last: python, numpy or numba; ``startup_seconds`` are those that
+    went into importing numba and compiling.
     """
 
     verdict: Verdict
@@ -56,6 +58,8 @@ class Result:
     local_states: tuple[int, ...]
     stop: Stop | None = None
     collision_bound: float = 0.0
+    engine: str = "python"
+    startup_seconds: float = 0.0
 
     @property
     def terminal_states(self) -> int:

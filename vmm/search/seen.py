@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable
 
-from vmm.search.arrays import Hashes, Ints, roomier
+import numpy as np
+
+from vmm.search.arrays import Hashes, Ints, Numbers, roomier
 
 EMPTY = 0
 LOAD_MAX = 0.5
@@ -15,13 +16,21 @@ BLOCK = 1 << 16
 """States that move to a larger table at once."""
 
 
+Loop = Callable[[Hashes, Hashes, Numbers, int, Numbers, Numbers], int]
+
+
 class SeenStates:
-    """Numbers states by first arrival: 0, 1, 2 ... Equal hashes are taken for equal states."""
+    """Numbers states by first arrival: 0, 1, 2 ... Equal hashes are taken for equal states.
+
+    ``loop`` is ``kernels.number``, compiled, once a search is large enough for it.
+    """
+
+    loop: Loop | None = None
 
     def __init__(self, room: int = 1 << 12) -> None:
         self.count = 0
         self.hashes: Hashes = np.zeros(room, np.uint64)
-        self._table: npt.NDArray[np.int32] = np.zeros(room, np.int32)
+        self._table: Numbers = np.zeros(room, np.int32)
         """The number of a state plus one; what is negative is a claim, see ``_claim``."""
 
     @property
@@ -43,9 +52,13 @@ class SeenStates:
         Gives (the number of each, the position at which each new state occurs first, by number).
         """
         self._make_room(len(hashes))
+        if self.loop is not None:
+            return self._add_in(self.loop, hashes)
+        before = self.count
         table, mask = self._table, np.uint64(len(self._table) - 1)
         numbers = np.empty(len(hashes), np.intp)
         fresh: list[Ints] = []
+        claimed: list[Ints] = []
         left = np.arange(len(hashes))
         slots = (hashes & mask).astype(np.intp)
         sought = hashes
@@ -53,14 +66,35 @@ class SeenStates:
             found = table[slots]
             empty = np.flatnonzero(found == EMPTY)
             if empty.size:
-                fresh.append(left[self._claim(empty, slots, sought)])
+                won = self._claim(empty, slots, sought)
+                fresh.append(left[won])
+                claimed.append(slots[won])
                 found = table[slots]
             known = self.hashes[found - 1] == sought
             numbers[left[known]] = found[known] - 1
             unknown = np.flatnonzero(~known)
             left, sought = left[unknown], sought[unknown]
             slots = (slots[unknown] + 1) & (len(table) - 1)
-        return numbers, np.concatenate(fresh) if fresh else np.empty(0, np.intp)
+        if len(fresh) > 1:
+            return self._in_order(before, numbers, np.concatenate(fresh), np.concatenate(claimed))
+        return numbers, fresh[0] if fresh else np.empty(0, np.intp)
+
+    def _add_in(self, loop: Loop, hashes: Hashes) -> tuple[Numbers, Numbers]:
+        known = self.count
+        numbers, fresh = [np.empty(len(hashes), np.int32) for _ in range(2)]
+        self.count = loop(hashes, self.hashes, self._table, known, numbers, fresh)
+        return numbers, fresh[: self.count - known]
+
+    def _in_order(self, known: int, numbers: Ints, fresh: Ints, slots: Ints) -> tuple[Ints, Ints]:
+        """Number the states from ``known`` on anew, by the place where each occurs first."""
+        order = np.argsort(fresh, kind="stable")
+        rank = np.empty(len(order), np.intp)
+        rank[order] = np.arange(known, self.count)
+        new = np.flatnonzero(numbers >= known)
+        numbers[new] = rank[numbers[new] - known]
+        self.hashes[rank] = self.hashes[known : self.count].copy()
+        self._table[slots] = rank + 1
+        return numbers, fresh[order]
 
     def _claim(self, empty: Ints, slots: Ints, sought: Hashes) -> Ints:
         """Give the free slots to the first who want them; gives who got one."""

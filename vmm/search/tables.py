@@ -9,7 +9,7 @@ import numpy as np
 
 from vmm.engine.automaton import Automaton, Edge, Values
 from vmm.engine.monitor import Change as CellChange
-from vmm.search.arrays import Flags, Ints, Rows, appended, roomier
+from vmm.search.arrays import Flags, Ints, Matrix, Rows, appended
 from vmm.search.columns import Columns, Effects
 
 if TYPE_CHECKING:
@@ -60,10 +60,11 @@ class Tables:
         self._columns = columns
         self._forest = forest
         # The answer of a tree is a group of edges: none, one, or one for each way of a choice.
-        self._first: Ints = np.zeros(256, np.intp)
-        self._counts: Ints = np.zeros(256, np.intp)
+        # The trees begin at ``roots``, by task and local state.
+        self.first: Ints = np.zeros(256, np.intp)
+        self.counts: Ints = np.zeros(256, np.intp)
         self._groups = 1
-        self._roots: list[Ints] = [np.full(64, -1, np.intp) for _ in automata]
+        self.roots: Matrix = np.full((len(automata), 64), -1, np.intp)
         self._known = [1] * len(automata)
         for task in range(len(automata)):
             self._meet(task)
@@ -80,14 +81,14 @@ class Tables:
     def moves(self, task: int, rows: Rows, numbers: Ints) -> tuple[Ints, Ints]:
         """(row, edge) for each way on that ``task``, which has not ended, has in these rows."""
         locals_ = rows.flat[numbers * rows.width + task].astype(np.intp)
-        roots = self._roots[task][locals_]
+        roots = self.roots[task, locals_]
 
         def learn(position: int) -> None:
             self._learn(task, int(locals_[position]), int(roots[position]), rows, numbers[position])
 
         groups = self._forest.answers(rows, numbers, roots, learn)
-        counts = self._counts[groups]
-        first = self._first[groups]
+        counts = self.counts[groups]
+        first = self.first[groups]
         if (counts == 1).all():
             return numbers, first
         if counts.max(initial=0) <= 1:
@@ -108,8 +109,8 @@ class Tables:
         self._meet(task)
         self._groups += 1
         group = self._groups - 1
-        self._first = appended(self._first, group, [len(self.taken)])
-        self._counts = appended(self._counts, group, [len(edges)])
+        self.first = appended(self.first, group, [len(self.taken)])
+        self.counts = appended(self.counts, group, [len(edges)])
         for edge in edges:
             self._add(Taken(task, local, edge, found))
         # The edges may have given columns to some of the cells.
@@ -143,7 +144,10 @@ class Tables:
     def _meet(self, task: int) -> None:
         """Give the new local states of a task roots and terms."""
         known, total = self._known[task], len(self.automata[task].ops) + 1
-        roots = self._roots[task] = roomier(self._roots[task], total)
+        if total > self.roots.shape[1]:
+            more = np.full((len(self.roots), total), -1, np.intp)
+            self.roots = np.concatenate([self.roots, more], axis=1)
+        roots = self.roots[task]
         for number in range(known, total):
             roots[number] = self._forest.root()
             self._columns.number_local(task, number)
