@@ -16,7 +16,7 @@ FINDING = ("code", "message", "fingerprint", "steps", "switches", "schedule", "f
 RUN = ("seed", "strategy", "host", "steps", "ending", "digest", "schedule")
 EXHAUSTIVE = (
     "search", "complete", "verdict", "states", "transitions", "depth", "states_per_second",
-    "local_states", "terminal_states", "reduction", "collision_bound", "startup_seconds",
+    "local_states", "terminal_states", "reduction", "collision_bound", "startup_seconds", "engine",
 )  # fmt: skip
 SAMPLING = (
     "search", "executions", "steps", "steps_per_second", "first_failure", "classes", "unseen_mass",

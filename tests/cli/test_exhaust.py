@@ -1,6 +1,8 @@
 """What ``vmm explore --search exhaustive`` says beyond its verdict."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +43,39 @@ def test_hashes_that_disagree_prove_nothing(lab: Lab, monkeypatch: pytest.Monkey
     monkeypatch.setattr("vmm.cli._exhaust._counts", id)
     said = lab.vmm("explore", CALIBRATION, "--rehash", "--json")
     assert (said.code, said.json["verdict"], said.json["rehashed"]) == (4, "incomplete", False)
+
+
+def test_the_engine_is_said_and_compiling_counts_as_start_up(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("explore", CALIBRATION, "--json", "--engine")
+    plain, compiled = [lab.vmm(*words, engine).json for engine in ("numpy", "numba")]
+    assert [said["engine"] for said in (plain, compiled)] == ["numpy", "numba"]
+    same = ("verdict", "states", "transitions", "depth", "local_states", "terminal_states")
+    assert [plain[key] for key in same] == [compiled[key] for key in same]
+
+    search = exhaustive.search
+
+    def compiles_for_long(*args: Any, **options: Any) -> Result:
+        return replace(search(*args, **options), startup_seconds=1000.0)
+
+    monkeypatch.setattr(exhaustive, "search", compiles_for_long)
+    said = lab.vmm(*words, "numba").json
+    assert said["seconds"] < 0
+    assert said["startup_seconds"] > 1000
+
+
+def test_the_reference_search_has_one_engine(lab: Lab) -> None:
+    said = lab.vmm("explore", CALIBRATION, "--search", "reference", "--engine", "numba")
+    assert (said.code, said.complaint.endswith("leave --engine out")) == (2, True)
+
+
+def test_numba_must_be_there_to_be_asked_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhaustive, "is_installed", lambda: False)
+    said = lab.vmm("explore", CALIBRATION, "--engine", "numba")
+    assert said.code == 2
+    assert "pip install 'vmm[fast]'" in said.complaint
+    assert lab.vmm("explore", CALIBRATION, "--json").json["engine"] == "numpy"
 
 
 def test_memory_is_a_budget(lab: Lab) -> None:

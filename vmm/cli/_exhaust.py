@@ -43,10 +43,12 @@ def exhaust(at_work: Session, experiment: Experiment, limits: Budget, name: str)
 
     with at_work.progress("exploring") as tell, user_errors():
         result = search(world, on_progress=on_progress)
+        at_work.exclude(result.startup_seconds)
         seconds = at_work.seconds
         rehashed = None
         if limits.rehash and result.complete:
             again = search(experiment.world(), on_progress=on_progress, seed=2)
+            at_work.exclude(again.startup_seconds)
             rehashed = again.complete and _counts(again) == _counts(result)
     at_work.log(f"local states learned, by task: {result.local_states}")
     out_of_budget |= result.stop in (Stop.STATES, Stop.MEMORY)
@@ -68,8 +70,15 @@ def _search_named(name: str, limits: Budget) -> Callable[..., Result]:
                 "--search reference keeps whole states and counts no bytes: leave --rehash and "
                 "--max-memory out"
             )
+        if limits.engine != "auto":
+            raise UsageError("--search reference is plain Python: leave --engine out")
         return partial(reference.search, max_states=limits.max_states)
-    return partial(exhaustive.search, max_states=limits.max_states, max_bytes=limits.max_bytes)
+    return partial(
+        exhaustive.search,
+        max_states=limits.max_states,
+        max_bytes=limits.max_bytes,
+        engine=limits.engine,
+    )
 
 
 def _counts(result: Result) -> tuple[object, ...]:
@@ -80,8 +89,9 @@ def _lines(result: Result, seconds: float, rehashed: bool | None) -> list[str]:
     from vmm.search.result import Stop
 
     states = (
-        f" states  {result.states:,} in {seconds:.2f} s; {result.transitions:,} transitions, "
-        f"depth {result.depth}, {result.terminal_states:,} ways to end"
+        f" states  {result.states:,} in {seconds:.2f} s ({result.engine}); "
+        f"{result.transitions:,} transitions, depth {result.depth}, "
+        f"{result.terminal_states:,} ways to end"
     )
     lines = [states]
     if result.collision_bound > COLLISION_WORTH_A_WORD:
@@ -113,6 +123,7 @@ def _keys(result: Result, seconds: float, rehashed: bool | None) -> dict[str, An
         "reduction": "none",
         "collision_bound": result.collision_bound,
         "rehashed": rehashed,
+        "engine": result.engine,
     }
 
 

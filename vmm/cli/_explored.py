@@ -19,6 +19,7 @@ class Budget:
     keep_going: bool
     max_bytes: int | None = None
     rehash: bool = False
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,10 @@ class Session:
             self.log(f"{experiment.loaded.path}, fingerprint {experiment.loaded.fingerprint}")
             self.log(f"imported and built in {self.startup_seconds:.3f} s")
 
+    def exclude(self, seconds: float) -> None:
+        """Count some of the work so far as start-up: it went into importing and compiling."""
+        self._working += seconds
+
     @property
     def startup_seconds(self) -> float:
         """Imports, loading and building."""

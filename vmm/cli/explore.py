@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     "--reduction", type=click.Choice(["auto", "none"]), default="auto", show_default=True,
     help="Leave out states that differ in no way that matters (auto: none in this version).",
 )  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(["auto", "numpy", "numba"]), default="auto", show_default=True,
+    help="What expands states (auto: numba, if installed, once there are many). Same result.",
+)  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
 @click.option("--keep-going", is_flag=True, help="Sample on after a finding, for others.")
 @options.seed_option()
@@ -53,6 +57,7 @@ def command(
     max_memory: int | None,
     rehash: bool,
     reduction: str,
+    engine: str,
     jobs: int,
     keep_going: bool,
     seed: int,
@@ -68,7 +73,7 @@ def command(
             raise UsageError(f"--jobs {jobs}: this version explores in one process; leave it out")
         experiment = options.experiment_of(scenario, bugs, era, params)
         max_bytes = None if max_memory is None else max_memory << 20
-        limits = Budget(executions, seconds, max_states, keep_going, max_bytes, rehash)
+        limits = Budget(executions, seconds, max_states, keep_going, max_bytes, rehash, engine)
         if search in ("exhaustive", "reference"):
             explored = exhaust(at_work, experiment, limits, search)
         else:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vmm.search.judge import Judge
     from vmm.search.tables import Tables
 
+ROOM = 1 << 16
+"""Moves of one chunk that there is room for at first."""
+
 GAPS = 1 << 12
 """Inputs that are learned at once, at most."""
 
@@ -98,7 +101,7 @@ class Compiled:
         self._judge = judge
         self._turns: Ints = np.array(turns, np.intp).reshape(-1, 3)
         self._loops = loops
-        self._room = 1 << 10
+        self._room = ROOM
         self._steps: Ints = np.empty(256, np.intp)
         self._accesses: Ints = np.empty(256, np.intp)
         self._rooted = 0

@@ -1,0 +1,112 @@
+"""The compiled loops against numpy; the hash table, room that runs out, when they take over."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.search.random_worlds import random_world
+from tests.search.test_exhaustive import told
+from tests.search.worlds import notifier_retry
+from vmm.search import compiled, exhaustive, kernels
+from vmm.search.compiled import Loops
+from vmm.search.exhaustive import search
+from vmm.search.seen import SeenStates
+
+ROOT = Path(__file__).parents[2]
+
+HASHES = st.lists(st.integers(0, 40).map(lambda n: n * 0x9E3779B97F4A7C15 % 2**64 & ~0xFF0))
+"""Few different ones, and with few low bits that differ, so that they repeat and collide."""
+
+
+@settings(deadline=None)
+@given(batches=st.lists(HASHES, max_size=6), changes=st.integers(0, 6))
+def test_hash_table(batches: list[list[int]], changes: int) -> None:
+    """Any number of batches in numpy, then the rest compiled: states have the same numbers."""
+    plain, looped, known = SeenStates(8), SeenStates(8), dict[int, int]()
+    for done, batch in enumerate(batches):
+        if done == changes:
+            looped.loop = Loops().number
+        hashes = np.array(batch, np.uint64)
+        first = [batch.index(sought) for sought in dict.fromkeys(batch) if sought not in known]
+        numbers = [known.setdefault(sought, len(known)) for sought in batch]
+        for seen in (plain, looped):
+            found, fresh = seen.add(hashes)
+            assert (found.tolist(), fresh.tolist()) == (numbers, first)
+            assert seen.count == len(known)
+            assert seen.hashes[: seen.count].tolist() == list(known)
+
+
+class Uncompiled(Loops):
+    """Python that checks its indices."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.expand, self.number, self.build = kernels.expand, kernels.number, kernels.build
+
+
+@pytest.mark.parametrize("first", [0, 40])
+def test_loops_stay_within_their_arrays(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhaustive, "Loops", Uncompiled)
+    with np.errstate(over="ignore"):
+        for seed in range(first, first + 20):
+            results = [search(random_world(seed)[0], engine=e) for e in ("numpy", "numba")]
+            assert told(results[0]) == told(results[1])
+
+
+@pytest.mark.parametrize("gaps", [6, 50])
+def test_room_that_runs_out(gaps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "GAPS", gaps)
+    monkeypatch.setattr(compiled, "ROOM", 1)
+    expected, found = [search(notifier_retry(2, guard=False), engine=e) for e in ("numpy", "numba")]
+    assert told(expected) == told(found)
+
+
+def test_it_takes_over_when_a_level_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhaustive, "WORTH_COMPILING", 100)
+    small = search(notifier_retry(1, guard=True))
+    large = search(notifier_retry(2, guard=True))
+    assert (small.engine, small.startup_seconds) == ("numpy", 0.0)
+    assert (large.engine, large.states) == ("numba", 3_741)
+    assert told(large) == told(search(notifier_retry(2, guard=True), engine="numpy"))
+
+
+def test_nothing_small_imports_numba() -> None:
+    code = (
+        "import sys\nfrom tests.search.worlds import notifier_retry\n"
+        "from vmm.search.exhaustive import search\n"
+        "print(search(notifier_retry(2, guard=True)).states, 'numba' in sys.modules)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert said.stdout.split() == ["3741", "False"]
+
+
+def test_without_a_place_to_keep_what_was_compiled(tmp_path: Path) -> None:
+    """The package directory and the user's cache cannot be written."""
+    package = Path(exhaustive.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "vmm", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "vmm" / "search" / "__pycache__").write_text("a file where a folder should be")
+    (tmp_path / "file").write_text("")
+    code = (
+        "import numpy, vmm.search.compiled as c\n"
+        f"assert c.__file__.startswith({str(tmp_path)!r})\n"
+        "from vmm.search.seen import SeenStates\n"
+        "seen = SeenStates()\nseen.loop = c.Loops().number\n"
+        "print(seen.add(numpy.array([7, 9, 7], numpy.uint64))[0])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path / "file"), "PATH": ""},
+    )
+    assert said.stdout.strip() == "[0 1 0]", said.stderr
