@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 MonitorFactory = Callable[[World, Vm | None], Monitor | None]
 
 
+MEMORY_MODELS = ("sc", "tso")
+"""Sequential consistency, or the store buffers of x86 (``vmm.engine.tso``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class MachineConfig:
     """What machine a scenario wants.
@@ -34,7 +38,7 @@ class MachineConfig:
     ``min_free``, ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp``
     allows several vCPUs where the era had only one. ``long``: too long for full audits at every
     release; they are incremental then.
-    ``monitors``: oracles of this machine alone.
+    ``monitors``: oracles of this machine alone. ``memory_model``: one of MEMORY_MODELS.
     """
 
     spaces: Mapping[str, Mapping[int, Page]] = field(default_factory=dict)
@@ -51,6 +55,7 @@ class MachineConfig:
     tables: Layout | None = None
     long: bool = False
     monitors: tuple[MonitorFactory, ...] = ()
+    memory_model: str = "sc"
 
 
 def build_world(
@@ -66,12 +71,16 @@ def build_world(
 
     ``overrides``: classes of bugs, which stand in front of the features'. Errors: UsageError.
     """
+    if config.memory_model not in MEMORY_MODELS:
+        raise UsageError(
+            f"unknown memory model {config.memory_model!r}: choose {' or '.join(MEMORY_MODELS)}"
+        )
     world = World(name)
     classes = compose(overrides, feature_overrides(features_of(config)))
     vm = _wire(world, config, classes, params)
     world.model = vm
     guests = make_guests(vm, programs)
-    add_tasks(world, vm, guests, programs)
+    add_tasks(world, vm, guests, programs, tso=config.memory_model == "tso")
     made = [factory(world, vm) for factory in (*monitors, *config.monitors)]
     world.monitors.extend(monitor for monitor in made if monitor is not None)
     if programs.setups:

@@ -11,6 +11,7 @@ from vmm.engine.live import Run
 from vmm.engine.ops import Op
 from vmm.engine.task import Task, TaskKind
 from vmm.engine.trace import Ending
+from vmm.engine.tso import add_store_buffers
 from vmm.engine.world import ModelObject, World
 from vmm.errors import UsageError
 from vmm.vcpu.guest import Guest
@@ -69,16 +70,27 @@ def make_guests(vm: Vm, programs: Programs) -> tuple[Guest, ...]:
     return guests
 
 
-def add_tasks(world: World, vm: Vm, guests: Sequence[Guest], programs: Programs) -> None:
-    """One task per vCPU and host thread, and the hardware that delivers IPIs."""
+def add_tasks(
+    world: World, vm: Vm, guests: Sequence[Guest], programs: Programs, *, tso: bool
+) -> None:
+    """One task per vCPU and host thread, and the hardware: IPI delivery, store buffers if ``tso``.
+
+    A host thread has a pCPU of its own.
+    """
     for guest in guests:
         program = programs.vcpus.get(guest.number, _nothing)
         world.task(f"v{guest.number}", run_program, guest, program)
     for name, host_program in programs.hosts.items():
         world.task(name, host_program, vm.classes["Host"](vm))
+    interrupts: dict[int, int] = {}
     for vcpu in vm.vcpus:
         pcpu = vcpu.pcpu
-        world.task(f"ipi{pcpu.number}", type(pcpu).deliver_ipis, pcpu, kind=TaskKind.EVENTUAL)
+        ipis = world.task(
+            f"ipi{pcpu.number}", type(pcpu).deliver_ipis, pcpu, kind=TaskKind.EVENTUAL
+        )
+        interrupts[ipis.index] = vcpu.number
+    if tso:
+        add_store_buffers(world, interrupts)
 
 
 async def run_program(guest: Guest, program: GuestProgram) -> None:

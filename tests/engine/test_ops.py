@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 
 from vmm.engine import ops
-from vmm.engine.cells import Cell
 from vmm.engine.events import AuditPoint, Event, Goal, resolve
 from vmm.engine.ops import Op
-from vmm.engine.tso import STORE_BUFFER_ENTRIES, tso_drain, tso_load, tso_store
 from vmm.engine.world import World
 from vmm.errors import UsageError
 
@@ -17,7 +15,6 @@ Memory = dict[int, Any]
 WORLD = World()
 A, B = WORLD.cell("a", 1), WORLD.cell("b", 2)
 LOCK = WORLD.lock("lock")
-BUFFER: Cell[tuple[tuple[int, Any], ...]] = WORLD.cell("buffer", ())
 TASK = 4
 
 
@@ -83,8 +80,6 @@ def plus(value: int, amount: int) -> tuple[int, int]:
         (ops.fence, None, {}),
         (lambda: ops.mark("goal"), None, {}),
         (lambda: ops.audit_point("here"), None, {}),
-        (lambda: tso_load(A, BUFFER), 1, {}),
-        (lambda: tso_store(A, BUFFER, 7), None, {"buffer": ((A.index, 7),)}),
     ],
 )
 def test_op(make: Callable[[], Awaitable[Any]], result: object, changed: dict[str, Any]) -> None:
@@ -131,33 +126,6 @@ def test_cells_that_are_only_read_are_not_written() -> None:
     assert (op.cells, op.written) == ((B, A), (A,))
     assert published(A.set(1)).written == (A,)
     assert published(A.read()).written == ()
-
-
-def test_fence_waits_for_its_store_buffer() -> None:
-    assert blocked(ops.fence(BUFFER), buffer=((0, 1),))
-    assert run(ops.fence(BUFFER)) == (None, {})
-
-
-# --- store buffers ---
-
-
-def test_load_sees_the_newest_own_store() -> None:
-    buffered = ((A.index, 5), (B.index, 6), (A.index, 7))
-    assert run(tso_load(A, BUFFER), buffer=buffered)[0] == 7
-    assert run(tso_load(B, BUFFER), buffer=buffered)[0] == 6
-
-
-def test_store_blocks_on_a_full_buffer() -> None:
-    full = ((B.index, 0),) * STORE_BUFFER_ENTRIES
-    assert blocked(tso_store(A, BUFFER, 7), buffer=full)
-    assert not blocked(tso_store(A, BUFFER, 7), buffer=full[1:])
-
-
-def test_drain_takes_the_oldest_store() -> None:
-    buffered = ((A.index, 5), (B.index, 6))
-    assert run(tso_drain(A, BUFFER), buffer=buffered)[1] == {"a": 5, "buffer": ((B.index, 6),)}
-    assert blocked(tso_drain(B, BUFFER), buffer=buffered)
-    assert blocked(tso_drain(A, BUFFER))
 
 
 # --- choices ---

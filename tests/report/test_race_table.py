@@ -14,6 +14,7 @@ from vmm.engine.monitor import Finding, Monitor
 from vmm.engine.ops import audit_point
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
+from vmm.engine.tso import add_store_buffers
 from vmm.engine.world import World
 from vmm.report.race_table import RaceTable, race_table
 from vmm.search.replay import CheckedRun
@@ -187,23 +188,29 @@ def _swap_both(a: int, b: int) -> tuple[tuple[int, int], None]:
 
 
 def test_store_buffers_read_as_what_they_did() -> None:
-    from vmm.engine.tso import tso_drain, tso_load, tso_store
-
     world = World("tso")
-    x = world.cell("x", 0)
-    empty: tuple[tuple[int, int], ...] = ()
-    buffer = world.cell("buffer", empty, observable=False)
+    x, lock = world.cell("x", 0), world.lock("lock")
 
     async def task() -> None:
-        await tso_store(x, buffer, 1)
-        await tso_load(x, buffer)
-        await tso_drain(x, buffer)
+        await lock.acquire()
+        await x.set(1)
+        await x
+        await lock.release()
         await audit_point("end")
 
     world.task("t", task)
-    world.monitors.append(Always("x"))
-    shown = rows(world, "0000")
-    assert shown == ["store  x = 1   (buffered)", "read   x = 1", "drain  x = 1", "audit  end"]
+    world.monitors.append(Always("x", "lock"))
+    add_store_buffers(world)
+    shown = rows(world, "0000111" + "0")
+    assert shown == [
+        "acquire lock",
+        "write  x = 1   (buffered)",
+        "read   x = 1",
+        "release lock   (buffered)",
+        "drain  x = 1",
+        "drain  lock = free",
+        "audit  end",
+    ]
 
 
 def test_a_deadlock_shows_who_holds_and_who_waits() -> None:

@@ -274,6 +274,8 @@ class Automaton:
         """The op that ``program`` publishes next, or None if it returns."""
         try:
             op = program.send(result)
+            if self.task.through is not None:
+                op = self.task.through(op)
         except StopIteration:
             return None
         if not isinstance(op, Op):

@@ -38,11 +38,14 @@ class Cell(Generic[V]):
     """One shared location.
 
     ``marked`` cells race by design (sptes, gptes, requests): their accesses count as marked.
-    ``observable`` cells make up the terminal contents that a search reports.
+    ``observable`` cells make up the terminal contents that a search reports. ``buffered`` cells are
+    memory: plain stores to them go through a store buffer where there is one. Not registers, what
+    one task alone uses, and what only the holder of a lock may touch.
     """
 
     __slots__ = (
         "array",
+        "buffered",
         "format",
         "guard",
         "index",
@@ -66,6 +69,7 @@ class Cell(Generic[V]):
         lock: Lock | None = None,
         marked: bool = False,
         observable: bool = True,
+        buffered: bool = True,
         format: Callable[[Any], str] = repr,  # noqa: A002 - the field's natural name
     ) -> None:
         self.name = name
@@ -75,6 +79,7 @@ class Cell(Generic[V]):
         self.lock = lock
         self.marked = marked
         self.observable = observable
+        self.buffered = buffered and guard is not Guard.FULL
         self.format = format
         self.array: CellArray[Any, V] | None = None
         self.key: Hashable = None
@@ -92,9 +97,9 @@ class Cell(Generic[V]):
         """Read with an event that takes effect atomically with the read."""
         return ops.trap(ops.Read(self, event))
 
-    def set(self, value: V, *, event: EventSpec = None) -> Trap[None]:
-        """Write ``value``."""
-        return ops.trap(ops.Write(self, value, event))
+    def set(self, value: V, *, event: EventSpec = None, serialising: bool = False) -> Trap[None]:
+        """Write ``value``; ``serialising``: not before all earlier stores have reached memory."""
+        return ops.trap(ops.Write(self, value, event, serialising))
 
     def cas(self, old: V, new: V, *, event: EventSpec = None) -> Trap[bool]:
         """Locked compare-and-swap; the result says whether ``new`` was stored."""

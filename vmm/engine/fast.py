@@ -21,7 +21,7 @@ READ, WRITE = Read.code, Write.code
 def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     """Take steps until the run is over. Errors: whatever a task raises."""
     memory, pending, waiters, watches_all = run.memory, run.pending, run.waiters, run.watches_all
-    sends: list[Any] = [None if program is None else program.send for program in run.programs]
+    sends: list[Any] = run.sends
     records, judges, unheard = run.records, run.judges_pending, run.unheard_events()
     pick, draw, asks = run.picker.pick, getattr(run.picker, "draw", None), run.asks_always
     ready, count, mask, last = run.ready, len(run.ready), run.mask, run.last

@@ -20,7 +20,7 @@ from vmm.engine.trace import BATCH, Digest, Ending, Outcome, TraceStep
 from vmm.errors import ForeignAwait
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vmm.engine.schedule import Picker
     from vmm.engine.world import World
@@ -72,6 +72,8 @@ class Run:
         self.judges_pending = self.oracles is not None and bool(self.oracles.on_pending)
         self.asks_always = getattr(picker, "every_step", False)
         self.programs: list[Program | None] = [None] * len(self.tasks)
+        self.sends: list[Callable[[object], Any]] = []
+        """Resume each task; the result is what it publishes."""
         self.foreground = sum(task.kind is TaskKind.FOREGROUND for task in self.tasks)
         self.waiters: dict[int, list[int]] = {}
         self.settled = -1
@@ -88,7 +90,8 @@ class Run:
         self.memory.extend([cell.initial for cell in made_since])
         self.world.live_memories.append(self.memory)
         for task in self.tasks:
-            self.programs[task.index] = task.start()
+            self.programs[task.index] = program = task.start()
+            self.sends.append(sender(program, task.through))
             self._send(task.index, None)
         self.settle()
 
@@ -195,10 +198,8 @@ class Run:
 
     def _send(self, number: int, result: object) -> None:
         """Resume a task; note what it publishes, or that it ended."""
-        program = self.programs[number]
-        assert program is not None
         try:
-            op = program.send(result)
+            op = self.sends[number](result)
         except StopIteration:
             self.ended(number)
             return
@@ -352,6 +353,12 @@ class Run:
 def _differ(old: object, new: object) -> bool:
     """Whether a write changed anything: by value, because identity is up to the interpreter."""
     return old is not new and (old != new or type(old) is not type(new))
+
+
+def sender(program: Program, through: Callable[[Any], Any] | None) -> Callable[[object], Any]:
+    """What resumes a program and gives what its processor does next."""
+    send = program.send
+    return send if through is None else lambda result: through(send(result))
 
 
 def foreign_await(task: Task, program: Program, awaited: object) -> str:

@@ -108,7 +108,10 @@ class Read(Op, eq=False, gc=False):
 
 
 class Write(Op, eq=False, gc=False):
-    """Store a value."""
+    """Store a value. ``serialising``: not before all earlier stores have reached memory.
+
+    That is an exchange with memory, or a write to a register that serialises.
+    """
 
     kind: ClassVar[str] = "write"
     reads: ClassVar[bool] = False
@@ -117,6 +120,7 @@ class Write(Op, eq=False, gc=False):
     cell: Cell[Any]
     value: Any
     event: EventSpec = None
+    serialising: bool = False
 
     def operands(self) -> tuple[Hashable, ...]:
         return (self.value,)
@@ -196,11 +200,10 @@ class Acquire(Op, eq=False, gc=False):
 
 
 class Release(Op, eq=False, gc=False):
-    """Give a lock back."""
+    """Give a lock back: a plain store."""
 
     kind: ClassVar[str] = "release"
     writes: ClassVar[bool] = True
-    locked: ClassVar[bool] = True
 
     cell: Lock
     event: EventSpec = None
@@ -376,17 +379,10 @@ class _NoOp(Op, eq=False, gc=False):
 
 
 class Fence(_NoOp, eq=False, gc=False):
-    """A full barrier. With a store buffer (``cell``): disabled until the buffer is empty."""
+    """A full barrier, for whoever has a store buffer."""
 
     kind: ClassVar[str] = "fence"
-    may_block: ClassVar[bool] = True
-
-    cell: Cell[Any] | None = None
-    event: EventSpec = None
-
-    def enabled(self, memory: Any, task: int) -> bool:
-        del task
-        return self.cell is None or not memory[self.cell.index]
+    locked: ClassVar[bool] = True
 
 
 class Mark(_NoOp, eq=False, gc=False):
@@ -432,9 +428,9 @@ def choose(n: int, *, event: EventSpec = None) -> Trap[int]:
     return trap(Choose(n, event))
 
 
-def fence(buffer: Cell[Any] | None = None) -> Trap[None]:
+def fence() -> Trap[None]:
     """A full memory barrier."""
-    return trap(Fence(buffer))
+    return trap(Fence())
 
 
 def atomically(

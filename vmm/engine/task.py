@@ -27,12 +27,16 @@ class TaskKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One program: ``start()`` gives a fresh coroutine, always of the same behaviour."""
+    """One program: ``start()`` gives a fresh coroutine, always of the same behaviour.
+
+    ``through`` turns what it publishes into what its processor does; None: the same.
+    """
 
     index: int
     name: str
     kind: TaskKind
     start: Callable[[], Program]
+    through: Callable[[Any], Any] | None = None
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"

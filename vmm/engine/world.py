@@ -73,6 +73,7 @@ class World:
         lock: Lock | None = None,
         marked: bool = False,
         observable: bool = True,
+        buffered: bool = True,
         format: Callable[[Any], str] = repr,  # noqa: A002
     ) -> Cell[V]:
         """Make a cell. Names are unique: they are what traces and digests know a cell by."""
@@ -84,6 +85,7 @@ class World:
             lock=lock,
             marked=marked,
             observable=observable,
+            buffered=buffered,
             format=format,
         )
         return self._add(made)
@@ -105,6 +107,7 @@ class World:
         lock: Lock | None = None,
         marked: bool = False,
         observable: bool = True,
+        buffered: bool = True,
         format: Callable[[Any], str] = repr,  # noqa: A002
     ) -> CellArray[Any, V]:
         """Make a sparse array of cells; ``label(key)`` names one (default: ``name[key]``)."""
@@ -117,6 +120,7 @@ class World:
                 lock=lock,
                 marked=marked,
                 observable=observable,
+                buffered=buffered,
                 format=format,
             )
 

@@ -69,12 +69,14 @@ class Pcpu(ModelObject):
         self.vpid = number + 1
         self.tagged = tagged
         self.table_entry = table_entry
-        self.irq = world.cell(f"irq{number}", Irq.ON, marked=True, observable=False, format=_value)
+        self.irq = world.cell(
+            f"irq{number}", Irq.ON, marked=True, observable=False, buffered=False, format=_value
+        )
         self.ipi = world.cell(
-            f"ipi{number}", False, marked=True, observable=False, format=_format_ipi
+            f"ipi{number}", False, marked=True, observable=False, buffered=False, format=_format_ipi
         )
         self.tlb: Cell[Tlb] = world.cell(
-            f"tlb{number}", (), marked=True, observable=False, format=format_tlb
+            f"tlb{number}", (), marked=True, observable=False, buffered=False, format=format_tlb
         )
 
     # --- interrupts ---
@@ -83,6 +85,14 @@ class Pcpu(ModelObject):
         """The eventual task that delivers IPIs to this pCPU."""
         while True:
             await atomically(_deliver, (self.irq, self.ipi), when=_deliverable)
+
+    async def send_ipi(self) -> None:
+        """Interrupt this pCPU, from another one.
+
+        All earlier stores come first: an uncached write to the APIC drains the store buffer, and
+        for x2APIC, whose register writes do not serialise, Linux puts a fence before it.
+        """
+        await self.ipi.set(True, serialising=True)
 
     # --- translation ---
 
@@ -127,7 +137,7 @@ class Pcpu(ModelObject):
 
     async def flush(self) -> None:
         """Drop all entries of the VPID (or, untagged, all)."""
-        await self.tlb.set((), event=TlbFlush(self.number))
+        await self.tlb.set((), event=TlbFlush(self.number), serialising=True)
 
 
 def _value(member: enum.Enum) -> str:

@@ -9,7 +9,7 @@ from vmm.engine.cells import Cell
 from vmm.engine.events import AuditPoint, Event, Goal
 from vmm.engine.ops import Atomically, Cas, Choose, Observe, Op, Read, Update, WaitUntil, Write
 from vmm.engine.trace import TraceStep
-from vmm.engine.tso import TsoDrain, TsoLoad, TsoStore
+from vmm.engine.tso import BehindBuffer, Buffered, Drain, bare
 
 _KIND_WIDTH = 6
 
@@ -24,6 +24,8 @@ def phrase(step: TraceStep) -> str:
 def intent(op: Op) -> str:
     """An op that has not taken effect."""
     match op:
+        case BehindBuffer():
+            return intent(op.inner)
         case Write():
             return _line("write", f"{op.cell.name} = {shown(op.cell, op.value)}")
         case Cas():
@@ -41,13 +43,14 @@ def shown(cell: Cell[Any], value: Any) -> str:
 
 def _action(step: TraceStep) -> str:
     op, result = step.op, step.result
+    if isinstance(op, Buffered) and op.stores:
+        return f"{intent(op)}   (buffered)"
+    op = bare(op)
     match op:
-        case Read() | TsoLoad():
+        case Read():
             return _line("read", f"{op.cell.name} = {shown(op.cell, result)}")
-        case TsoStore():
-            return _line("store", f"{op.cell.name} = {shown(op.cell, op.value)}   (buffered)")
-        case TsoDrain():
-            return _line("drain", _changes(step) or op.cell.name)
+        case Drain():
+            return _line("drain", _drained(step, op))
         case Cas():
             return f"{intent(op)}   {'ok' if result else 'failed'}"
         case Update():
@@ -79,6 +82,17 @@ def _changes(step: TraceStep) -> str:
     """The cells that changed; indexes and other cells nobody should look at only if alone."""
     changes = [change for change in step.changes if change.cell.observable] or step.changes
     return ", ".join(f"{c.cell.name} = {shown(c.cell, c.new)}" for c in changes)
+
+
+def _drained(step: TraceStep, op: Drain) -> str:
+    """The cells that a store has reached, each with its value if that is new."""
+    new = {change.cell: change.new for change in step.changes}
+    return ", ".join(
+        [
+            f"{c.name} = {shown(c, new[c])}" if c in new else f"{c.name}, unchanged"
+            for c in op.several
+        ]
+    )
 
 
 def _values(op: WaitUntil, values: tuple[Any, ...]) -> str:

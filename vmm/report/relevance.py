@@ -16,6 +16,7 @@ from vmm.engine.events import AuditPoint, Event, Goal
 from vmm.engine.monitor import Finding
 from vmm.engine.ops import Acquire, Cas, Op, Release
 from vmm.engine.trace import TraceStep
+from vmm.engine.tso import bare
 
 WRITES_MAX = 8
 """Writes of one cell that are shown: the last ones."""
@@ -67,10 +68,10 @@ def _accesses(trace: Sequence[TraceStep]) -> dict[str, list[_Access]]:
     """All accesses of every cell, in order."""
     found: dict[str, list[_Access]] = {}
     for index, step in enumerate(trace):
-        op = step.op
+        op = bare(step.op)
         writes = op.writes and not (isinstance(op, Cas) and not step.result)
         is_lock = isinstance(op, Acquire | Release)
-        for cell in op.cells:
+        for cell in step.op.cells:
             access = _Access(index, step.task.index, writes, is_lock, cell.observable)
             found.setdefault(cell.name, []).append(access)
     return found
@@ -99,10 +100,11 @@ def _critical_sections(trace: Sequence[TraceStep]) -> list[_Section]:
     sections = []
     for index, step in enumerate(trace):
         task = step.task.index
-        if isinstance(step.op, Acquire):
-            held[task, step.op.cell.name] = index
-        elif isinstance(step.op, Release):
-            start = held.pop((task, step.op.cell.name), index)
+        op = bare(step.op)
+        if isinstance(op, Acquire):
+            held[task, op.cell.name] = index
+        elif isinstance(op, Release):
+            start = held.pop((task, op.cell.name), index)
             sections.append(_Section(task, start, index))
     return sections + [_Section(task, start, None) for (task, _), start in held.items()]
 

@@ -42,7 +42,7 @@ class Flush(ModelObject):
         interrupted: tuple[Vcpu, ...] = ()
         for vcpu in self.vcpus:
             if await self.request_flush(vcpu) and vcpu is not me:
-                await vcpu.pcpu.ipi.set(True)
+                await vcpu.pcpu.send_ipi()
                 interrupted = (*interrupted, vcpu)
         if interrupted:
             await self.wait_for_acks(interrupted)

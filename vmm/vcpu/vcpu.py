@@ -73,12 +73,12 @@ class Vcpu(ModelObject):
         self.requests = world.cell(
             f"requests{number}", 0, marked=True, observable=False, format=_format_requests
         )
-        self.cr3: Cell[int] = world.cell(f"cr3 of v{number}", cr3, format=hex)
+        self.cr3: Cell[int] = world.cell(f"cr3 of v{number}", cr3, buffered=False, format=hex)
         self.root: Cell[int] = world.cell(
-            f"root of v{number}", NO_ROOT, marked=True, format=_format_root
+            f"root of v{number}", NO_ROOT, marked=True, buffered=False, format=_format_root
         )
         self.last_pt_write: Cell[LastPtWrite] = world.cell(
-            f"last pt write of v{number}", LastPtWrite(0, 0), observable=False
+            f"last pt write of v{number}", LastPtWrite(0, 0), observable=False, buffered=False
         )
         self.apic: Cell[Apic] = world.cell(
             f"apic{number}", Apic(), marked=True, observable=False, format=_format_apic
