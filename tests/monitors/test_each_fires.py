@@ -11,9 +11,10 @@ from vmm.engine.hosts.direct import drive
 from vmm.engine.live import Run
 from vmm.engine.ops import wait_until
 from vmm.engine.world import World
+from vmm.hw.events import Exchange
 from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig, build_world
-from vmm.mmu import fault, roots, shadowing, zap
+from vmm.mmu import fault, guest_walk, roots, shadowing, zap
 from vmm.mmu.shadow_page import SpteRef
 from vmm.programs import Programs
 from vmm.strategies.random import RandomPicker
@@ -96,6 +97,14 @@ class TrustsTheWalk(fault.PageFault):
         return True
 
 
+class MarksByPlainStore(guest_walk.GuestWalker):
+    """Sets A and D without looking whether the gpte is still what it was."""
+
+    async def mark_used(self, gpa: Any, entry: int, marked: int) -> bool:
+        await self.memory.word(gpa).set(marked, event=Exchange(gpa, entry))
+        return True
+
+
 class FlushesNobody(flush.Flush):
     """Believes that no TLB holds anything."""
 
@@ -136,13 +145,22 @@ async def reclaims(host: Host) -> None:
     await host.reclaim(2)
 
 
+async def writes_a_gpte(host: Host) -> None:
+    gpte = host.vm.mmu.memory.word(host.vm.layout.gpte("B", DATA))
+    for n in range(200):
+        await gpte.set(page(2 + n % 2, fresh=True).entry())
+
+
 async def peeks(host: Host) -> None:
     await host.vm.mmu.rmap.chains[Gfn(2)]
 
 
 def world(overrides: dict[str, list[type]], host: Any = zaps) -> World:
     config = MachineConfig(
-        spaces={"A": {DATA: page(2), OTHER: page(3)}, "B": {DATA: page(2), OTHER: page(3)}},
+        spaces={
+            "A": {DATA: page(2), OTHER: page(3)},
+            "B": {DATA: page(2, fresh=True), OTHER: page(3)},
+        },
         starts=("A", "B"),
         features=("host-paging",) if host is reclaims else (),
     )
@@ -175,11 +193,16 @@ BROKEN: dict[str, dict[str, list[type]]] = {
     "audit/write-protection": {"Shadowing": [NeverProtects]},
     "audit/spte-agrees": {"PageFault": [TrustsTheWalk]},
     "isolation/page-given-back": {"Flush": [FlushesNobody]},
+    "update/lost": {"GuestWalker": [MarksByPlainStore]},
     "deadlock/stuck": {"Flush": [NeverAcknowledged]},
 }
 
 
-HOSTS = {"isolation/page-given-back": reclaims, "audit/parent-links": zaps_a_middle_table}
+HOSTS = {
+    "isolation/page-given-back": reclaims,
+    "audit/parent-links": zaps_a_middle_table,
+    "update/lost": writes_a_gpte,
+}
 """What the host does, if zapping everything does not show it."""
 
 

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from tests.hand import Bench, bench
 from vmm.bits import NX, A, D, P, U, W, frame_of, make_entry
 from vmm.engine.events import Goal
+from vmm.engine.ops import Cas
 from vmm.errors import UsageError
 from vmm.hw.access import GuestFault
 from vmm.hw.events import Access
 from vmm.hw.layout import REGION, WINDOW, page
 from vmm.mmu.api import EmulatedStore
+from vmm.mmu.emulator import EmulationFailed
 from vmm.units import Gva
 from vmm.vcpu.events import Exit
 
@@ -95,35 +97,143 @@ def test_a_touch_that_writes_a_shadowed_table_ends_at_the_trap() -> None:
 
 # --- sizes ---
 
-places = st.sampled_from([(size, at) for size in range(1, 9) for at in range(9 - size)])
+sizes = st.integers(1, 16)
 words = st.integers(0, (1 << 64) - 1)
+values = st.integers(0, (1 << 128) - 1)
+
+
+def memory_at(made: Bench, gpa: int, words_: int) -> bytes:
+    return b"".join(made.word(gpa + 8 * n).to_bytes(8, "little") for n in range(words_))
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, 72), size=sizes, old=words, value=values)
+def test_a_store_changes_its_bytes_and_no_others(at: int, size: int, old: int, value: int) -> None:
+    made = machine()
+    first = 2 << 12
+    for n in range(12):
+        made.poke(first + 8 * n, old)
+    expected = bytearray(memory_at(made, first, 12))
+    value &= (1 << 8 * size) - 1
+    assert made.do(made.guest.store(DATA + at, value, size=size)) is None
+    expected[at : at + size] = value.to_bytes(16, "little")[:size]
+    assert memory_at(made, first, 12) == bytes(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, 15), size=st.integers(1, 8), old=words, value=values)
+def test_an_emulated_store_does_the_same(at: int, size: int, old: int, value: int) -> None:
+    made = machine()
+    gva, gpa = made.guest.window(HOLE), made.vm.layout.gpte("A", HOLE)
+    never_present = 0x0101010101010101
+    for n in range(3):
+        made.poke(gpa + 8 * n, old & ~never_present)
+    expected = bytearray(memory_at(made, gpa, 3))
+    value &= ~never_present & (1 << 8 * size) - 1
+    assert made.do(made.guest.store(gva + at, value, size=size)) is None
+    expected[at : at + size] = value.to_bytes(8, "little")[:size]
+    assert memory_at(made, gpa, 3) == bytes(expected)
+    assert [event.gpa for event in made.hand.said(EmulatedStore)] == [
+        word for word in (gpa, gpa + 8, gpa + 16) if word < gpa + at + size and word + 8 > gpa + at
+    ]
+
+
+@pytest.mark.parametrize(
+    ("at", "size", "writes"),
+    [
+        (0, 8, 1),
+        (4, 8, 1),  # unaligned, but within a cache line
+        (60, 8, 2),
+        (63, 2, 2),
+        (0, 16, 2),
+        (4, 16, 3),
+    ],
+)
+def test_a_store_reaches_memory_in_as_many_parts_as_a_processor_makes(
+    at: int, size: int, writes: int
+) -> None:
+    made = machine()
+    made.do(made.guest.store(DATA + at, 0, size=size))
+    assert len(made.hand.said(Access)) == writes
+
+
+def test_a_store_across_pages_goes_to_both() -> None:
+    made = bench({"A": {DATA: page(2), READ_ONLY: page(7)}})
+    assert made.do(made.guest.store(READ_ONLY - 3, 0x1122334455667788)) is None
+    assert made.word((3 << 12) - 8) == 0x6677880000000000
+    assert made.word(7 << 12) == 0x1122334455
+    assert [event.pfn for event in made.hand.said(Access)] == [2, 7]
+
+
+def test_a_store_across_pages_that_faults_on_the_second_stores_nothing() -> None:
+    made = machine()
+    assert made.do(made.guest.store(READ_ONLY - 3, ~0 & (1 << 64) - 1)) == GuestFault(READ_ONLY, 3)
+    assert made.word((3 << 12) - 8) == 0
+    assert not made.hand.said(Access)
+
+
+def test_a_store_across_shadowed_tables_is_checked_whole_and_stored_page_by_page() -> None:
+    made = machine()
+    made.do(made.guest.load(DATA))
+    last = made.vm.layout.gpte("A", DATA, 2) | 0xFFD  # 3 bytes in the L2 table, 5 in the leaf table
+    made.do(made.guest.store(WINDOW + last, 0))
+    assert [event.gpa for event in made.hand.said(EmulatedStore)] == [last & ~7, last + 3]
+    assert made.pages(0x12) == [], "3 bytes are too short to say what an entry is now"
+    assert len(made.pages(0x13)) == 1, "5 bytes lie within one entry"
+    assert made.spte(made.pages(0x13)[0], 0) == 0
+
+
+@pytest.mark.parametrize("size", [-1, 0, 17])
+def test_there_is_no_such_operand(size: int) -> None:
+    made = machine()
+    with pytest.raises(UsageError, match="the largest operand has 16"):
+        made.do(made.guest.store(DATA, 1, size=size))
+
+
+# --- locked instructions ---
 
 
 @pytest.mark.parametrize("shadowed", [False, True])
-@settings(max_examples=40, deadline=None)
-@given(place=places, old=words, value=words)
-def test_a_store_changes_its_bytes_and_no_others(
-    shadowed: bool, place: tuple[int, int], old: int, value: int
-) -> None:
-    size, at = place
+@pytest.mark.parametrize("old", [5, 6])
+def test_an_exchange_stores_if_it_finds_what_it_expects(shadowed: bool, old: int) -> None:
     made = machine()
     gva, gpa = int(DATA), 2 << 12
     if shadowed:
         gva, gpa = made.guest.window(HOLE), made.vm.layout.gpte("A", HOLE)
-        old, value = old & ~P, value & ~0x0101010101010101  # never present
-    made.poke(gpa, old)
-    assert made.do(made.guest.store(gva + at, value & (1 << 8 * size) - 1, size=size)) is None
-    expected = bytearray(old.to_bytes(8, "little"))
-    expected[at : at + size] = value.to_bytes(8, "little")[:size]
-    assert made.word(gpa) == int.from_bytes(expected, "little")
-    assert bool(made.hand.said(EmulatedStore)) == shadowed
+        made.do(made.guest.load(DATA))
+    made.poke(gpa, 5 << 1)
+    assert made.do(made.guest.compare_exchange(gva, old << 1, 8)) is (old == 5)
+    assert made.word(gpa) == (8 if old == 5 else 10)
+    assert ("exchange emulated" in goals(made)) is shadowed
 
 
-@pytest.mark.parametrize(("at", "size"), [(4, 8), (7, 2), (1, 8), (0, 9), (0, 0), (0, -1)])
-def test_a_store_that_crosses_a_word_is_refused(at: int, size: int) -> None:
+def test_an_exchange_of_a_gpte_brings_the_shadow_along() -> None:
     made = machine()
-    with pytest.raises(UsageError, match="split it"):
-        made.do(made.guest.store(DATA + at, 1, size=size))
+    made.do(made.guest.load(DATA))
+    made.poke(7 << 12, 70)
+    gpte = made.vm.layout.gpte("A", DATA)
+    old = made.word(gpte)
+    new = make_entry(7, P | W | U | A | D)
+    assert made.do(made.guest.compare_exchange(made.guest.window(DATA), old, new)) is True
+    assert made.do(made.guest.load(DATA)) == 70
+
+
+def test_an_exchange_reads_again_if_another_was_faster() -> None:
+    made = machine()
+    made.do(made.guest.load(DATA))
+    gpte = made.vm.layout.gpte("A", HOLE)
+    doing = made.hand.start(made.guest.compare_exchange(made.guest.window(HOLE), 0, 8), 0)
+    doing.until(lambda op: isinstance(op, Cas) and op.cell.name.startswith("gpte"))
+    made.poke(gpte, 2)
+    assert doing.finish() is False
+    assert made.word(gpte) == 2
+
+
+def test_faults_and_unaligned_exchanges() -> None:
+    made = machine()
+    assert made.do(made.guest.compare_exchange(READ_ONLY, 0, 1)) == GuestFault(READ_ONLY, 3)
+    with pytest.raises(UsageError, match="not aligned"):
+        made.do(made.guest.compare_exchange(DATA + 4, 0, 1))
 
 
 # --- the guest's own tables ---
@@ -195,8 +305,19 @@ def test_an_unknown_store_unprotects_the_table() -> None:
     assert "table unprotected" in goals(made)
 
 
-def test_an_unknown_store_to_a_root_in_use_cannot_go_on() -> None:
+def test_an_operand_larger_than_the_emulator_knows_unprotects_the_table() -> None:
     made = elsewhere()
     cpu = made.guests[1]
-    with pytest.raises(UsageError, match="is a root in use"):
-        made.do(cpu.store_unemulated(cpu.window(DATA, "B", 4) + 8, 0), 1)
+    made.do(cpu.store(cpu.window(HOLE, "B"), 0x55, size=16), 1)
+    assert made.word(made.vm.layout.gpte("B", HOLE)) == 0x55
+    assert not made.hand.said(EmulatedStore)
+    assert "table unprotected" in goals(made)
+
+
+def test_an_unknown_store_to_a_root_in_use_ends_the_vm() -> None:
+    made = elsewhere()
+    cpu = made.guests[1]
+    gva = cpu.window(DATA, "B", 4) + 8
+    assert made.do(cpu.store_unemulated(gva, 1), 1) == EmulationFailed(gva)
+    assert made.word(gva - WINDOW) == 0
+    assert "emulation failed" in goals(made)

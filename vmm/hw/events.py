@@ -42,3 +42,10 @@ class Take(Event, frozen=True):
     """A host frame was handed out again."""
 
     pfn: Pfn
+
+
+class Exchange(Event, frozen=True):
+    """A locked read-modify-write reached the word at ``gpa``: it replaces ``seen``."""
+
+    gpa: int
+    seen: int

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmm.bits import format_gpte
+from vmm.engine.ops import atomically
 from vmm.engine.world import ModelObject, World
-from vmm.units import PAGE_SHIFT, Gpa, entry_index, word_of
+from vmm.units import ENTRY_BYTES, PAGE_SHIFT, Gpa, entry_index, word_of
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell, CellArray
+    from vmm.engine.events import EventSpec
+
+CACHE_LINE_BYTES = 64
 
 
 class Memory(ModelObject):
@@ -42,6 +46,17 @@ class Memory(ModelObject):
             return self._entries[aligned]
         return self._words[aligned]
 
+    async def store(self, address: int, value: int, size: int, *, event: EventSpec = None) -> None:
+        """Store up to 8 bytes at any address, in one op. Ops: a write of one or of two words."""
+        word, offset = self.word(address), address - word_of(address)
+        if size == ENTRY_BYTES and not offset:
+            await word.set(value, event=event)
+        elif offset + size <= ENTRY_BYTES:
+            await word.update(merge, value, offset, size, event=event)
+        else:
+            words = (word, self.word(address + ENTRY_BYTES))
+            await atomically(merge_in_two, words, value, offset, size, event=event)
+
 
 def _entry_label(gpa: int) -> str:
     return f"gpte {gpa >> PAGE_SHIFT << PAGE_SHIFT:#x}[{entry_index(Gpa(gpa))}]"
@@ -51,3 +66,46 @@ def merge(old: int, value: int, offset: int, size: int) -> tuple[int, None]:
     """Store ``size`` bytes at byte ``offset`` of a word; for ``Cell.update``."""
     mask = (1 << 8 * size) - 1 << 8 * offset
     return old & ~mask | value << 8 * offset & mask, None
+
+
+def merge_in_two(
+    low: int, high: int, value: int, offset: int, size: int
+) -> tuple[tuple[int, int], None]:
+    """Store ``size`` bytes from byte ``offset`` of the first of two words on."""
+    word = 8 * ENTRY_BYTES
+    both, _ = merge(low | high << word, value, offset, size)
+    return (both & (1 << word) - 1, both >> word), None
+
+
+class Part(NamedTuple):
+    """``size`` bytes of an access, at ``address``; they begin ``at`` bytes into the access."""
+
+    address: int
+    at: int
+    size: int
+
+    def of(self, value: int) -> int:
+        """What of a stored value belongs here."""
+        return value >> 8 * self.at & (1 << 8 * self.size) - 1
+
+
+def cut(address: int, size: int, unit: int) -> tuple[Part, ...]:
+    """An access in parts that cross no multiple of ``unit`` bytes."""
+    parts: tuple[Part, ...] = ()
+    at = 0
+    while at < size:
+        here = address + at
+        length = min(unit - here % unit, size - at)
+        parts, at = (*parts, Part(here, at, length)), at + length
+    return parts
+
+
+def atomic_parts(address: int, size: int) -> tuple[Part, ...]:
+    """The parts of a native access that each reach memory at once.
+
+    Up to 8 bytes within a cache line are one part; all else is cut into words. Source: Intel SDM
+    vol. 3, 9.1.1 (guaranteed atomic operations, from the P6 family on).
+    """
+    if size <= ENTRY_BYTES and address % CACHE_LINE_BYTES + size <= CACHE_LINE_BYTES:
+        return (Part(address, 0, size),)
+    return cut(address, size, ENTRY_BYTES)

@@ -55,14 +55,14 @@ class FaultResult(enum.Enum):
 
 
 class EmulatedStore(Event, frozen=True):
-    """An emulated store reached guest memory; the shadow still has to follow."""
+    """An emulated store reached the word at ``gpa``; the shadow still has to follow."""
 
     gpa: Gpa
     vcpu: int
 
 
 class EmulatedStoreDone(Event, frozen=True):
-    """The shadow has followed an emulated store."""
+    """The shadow has followed an emulated store to the word at ``gpa``."""
 
     gpa: Gpa
     vcpu: int

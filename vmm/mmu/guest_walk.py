@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vmm.bits import D, P, U, W, combine, frame_of
 from vmm.engine.world import ModelObject
 from vmm.hw.access import AccessKind, GuestFault
+from vmm.hw.events import Exchange
 from vmm.hw.paging import ALL_RIGHTS, Controls, fault_code, is_leaf, refusal, target, used
 from vmm.mmu.role import Role
 from vmm.units import Gfn, Gpa, Gva, entry_gpa, frames_per_entry, gpa_to_gfn, table_index
@@ -121,7 +122,7 @@ class GuestWalker(ModelObject):
                 return GuestFault(gva, refused)
             leaf = is_leaf(entry, level, controls)
             marked = used(entry, kind, leaf=leaf)
-            if marked != entry and not await self.memory.word(gpa).cas(entry, marked):
+            if marked != entry and not await self.mark_used(gpa, entry, marked):
                 return None
             steps = (*steps, WalkStep(level, table, gpa, marked, access))
             if leaf:
@@ -129,3 +130,7 @@ class GuestWalker(ModelObject):
                 return GuestWalk(gva, steps, gpa_to_gfn(gpa))
             table = Gfn(frame_of(entry))
         raise AssertionError("a level-1 entry is always a leaf")
+
+    async def mark_used(self, gpa: Gpa, entry: int, marked: int) -> bool:
+        """Set A and D in a gpte, unless it has changed since it was read."""
+        return await self.memory.word(gpa).cas(entry, marked, event=Exchange(gpa, entry))

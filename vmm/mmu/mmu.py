@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint
 from vmm.engine.world import ModelObject, World
+from vmm.mmu.emulator import Emulator
 from vmm.mmu.fault import PageFault
 from vmm.mmu.guest_walk import GuestWalker
 from vmm.mmu.memslots import Memslots
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 COMPONENTS: Mapping[str, type[ModelObject]] = {
     cls.__name__: cls
     for cls in (
+        Emulator,
         GuestWalker,
         Memslots,
         PageCache,
@@ -76,6 +78,7 @@ class ShadowMmu(ModelObject):
         self.roots: Roots = classes["Roots"](self)
         self.fault: PageFault = classes["PageFault"](self)
         self.pte_write: PteWrite = classes["PteWrite"](self)
+        self.emulator: Emulator = classes["Emulator"](self)
         self.flusher: Flusher
 
     def connect(self, flusher: Flusher) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from vmm.bits import A, D, P, combine, frame_of
 from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
-from vmm.hw.memory import merge
+from vmm.hw.memory import cut
 from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, LastPtWrite
 from vmm.mmu.memslots import pfn_of
 from vmm.mmu.role import Role
@@ -47,22 +47,26 @@ class PteWrite(ModelObject):
         self.mmu = mmu
 
     async def emulated_store(self, vcpu: VcpuState, gpa: Gpa, value: int, size: int) -> None:
-        """Store ``size`` bytes within one word, then let the shadow follow."""
+        """Store up to 8 bytes within one page, then let the shadow follow."""
         await self.store(vcpu, gpa, value, size)
+        await self.follow(vcpu, gpa, value, size)
+
+    async def follow(self, vcpu: VcpuState, gpa: Gpa, value: int, size: int) -> None:
+        """Bring the shadow up to date with what was stored. Holds: nothing at the start."""
         await self.mmu.lock.acquire()
         await self.update_shadow(vcpu, gpa, value, size)
-        await self.mmu.lock.release(
-            event=(EmulatedStoreDone(gpa, vcpu.number), *self.mmu.release_events)
-        )
+        words = [word_of(part.address) for part in cut(gpa, size, ENTRY_BYTES)]
+        done = [EmulatedStoreDone(Gpa(word), vcpu.number) for word in words]
+        await self.mmu.lock.release(event=(*done, *self.mmu.release_events))
 
     async def store(self, vcpu: VcpuState, gpa: Gpa, value: int, size: int) -> None:
-        """Change guest memory. Holds: nothing; the shadow is out of date until the update."""
-        event = EmulatedStore(gpa, vcpu.number)
-        if size == ENTRY_BYTES:
-            await self.mmu.memory.word(gpa).set(value, event=event)
-        else:
-            offset = gpa - word_of(gpa)
-            await self.mmu.memory.word(gpa).update(merge, value, offset, size, event=event)
+        """Change guest memory. Holds: nothing; the shadow is out of date until the update.
+
+        Ops: one a word: the emulator copies bytes, so what straddles two words is not atomic.
+        """
+        for part in cut(gpa, size, ENTRY_BYTES):
+            event = EmulatedStore(Gpa(word_of(part.address)), vcpu.number)
+            await self.mmu.memory.store(part.address, part.of(value), part.size, event=event)
 
     async def update_shadow(self, vcpu: VcpuState, gpa: Gpa, value: int, size: int) -> None:
         """Bring every shadow of the written table up to date. Holds: mmu_lock."""
@@ -75,10 +79,14 @@ class PteWrite(ModelObject):
             page = self.mmu.cache.pages[number]
             if role.direct:
                 continue
-            if flooded or size < ALIGNED_BYTES_MIN:
+            if flooded or self.is_misaligned(gpa, size):
                 await self.mmu.zap.zap_page(vcpu, page)
             else:
                 await self.update_spte(vcpu, page, role, gpa, value)
+
+    def is_misaligned(self, gpa: Gpa, size: int) -> bool:
+        """Whether the bytes may say nothing of one gpte. Source: KVM 0e7bc4b961 (2007)."""
+        return size < ALIGNED_BYTES_MIN or word_of(gpa) != word_of(gpa + size - 1)
 
     async def is_flooded(self, vcpu: VcpuState, gfn: Gfn) -> bool:
         """Count the writes in a row to one table."""

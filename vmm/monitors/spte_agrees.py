@@ -15,7 +15,7 @@ from vmm.mmu.mmu import ShadowMmu
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, SpteRef, format_header
 from vmm.monitors import Oracle
-from vmm.units import Gfn, Gpa, entry_gpa, frames_per_entry
+from vmm.units import Gfn, Gpa, entry_gpa, frames_per_entry, word_of
 from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class SpteAgrees(Audit):
         if header.role.direct:
             return self._direct(ref, spte, header, view)
         gpa = entry_gpa(header.gfn, ref.index)
-        if any(gpa == pending for _, pending in state):
+        if any(word_of(gpa) == pending for _, pending in state):
             return []
         gpte = view[self.mmu.memory.word(gpa)]
         wrong = self._disagreement(spte, gpte, header, view)

@@ -1,7 +1,7 @@
 """What a guest program can do on its vCPU: the instructions of the model.
 
 A guest program is ``async def f(cpu: Guest) -> None``. A page fault of the guest's own comes back
-as a ``GuestFault`` value. gvas are bytes; an access stays within one aligned 8-byte word.
+as a ``GuestFault`` value. gvas are bytes; a load reads the aligned 8-byte word at its address.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ from vmm.engine.world import ModelObject
 from vmm.errors import UsageError
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.layout import WINDOW, Page
-from vmm.hw.memory import merge
-from vmm.units import ENTRY_BYTES, Gfn, Gpa, Gva, gfn_to_gpa, page_offset, word_of
+from vmm.hw.memory import atomic_parts, cut
+from vmm.mmu.emulator import OPERAND_BYTES_MAX, EmulationFailed
+from vmm.units import ENTRY_BYTES, PAGE_BYTES, Gfn, Gva
 from vmm.vcpu.run_loop import Translation
 from vmm.vcpu.vcpu import Apic
 
 if TYPE_CHECKING:
     from vmm.vcpu.vcpu import Vcpu, Vm
+
+STORE_BYTES_MAX = 16
+"""An SSE register."""
+
+Refused = GuestFault | EmulationFailed
+"""Why a store did not happen: the guest's own fault, or the end of the VM."""
 
 
 class Guest(ModelObject):
@@ -57,41 +64,77 @@ class Guest(ModelObject):
 
     async def store(
         self, gva: int, value: int, *, user: bool = False, size: int = ENTRY_BYTES
-    ) -> GuestFault | None:
-        """Store ``size`` bytes at ``gva``; emulated if that is a shadowed page table.
+    ) -> Refused | None:
+        """Store 1 to 16 bytes at any address; emulated if that is a shadowed page table.
 
-        Errors: UsageError if it crosses an aligned 8-byte word.
+        Errors: UsageError if there is no such operand.
         """
-        _check_place(gva, size)
+        return await self._store(Gva(gva), value, AccessKind(write=True, user=user), size)
+
+    async def store_unemulated(self, gva: int, value: int, *, size: int = 8) -> Refused | None:
+        """A store by an instruction that the emulator does not know.
+
+        If it hits a shadowed table the table is unprotected and the instruction runs natively.
+        """
+        return await self._store(Gva(gva), value, AccessKind(write=True), size, emulated=False)
+
+    async def _store(
+        self, gva: Gva, value: int, kind: AccessKind, size: int, *, emulated: bool = True
+    ) -> Refused | None:
+        _check_size(size)
+        emulator = self.vm.mmu.emulator
+        while True:
+            found = await self._translate(gva, size, kind)
+            if isinstance(found, GuestFault):
+                return found
+            if found is not None:
+                await self._store_natively(found, gva, value, size)
+                return None
+            if emulated and size <= OPERAND_BYTES_MAX:
+                return await emulator.store(self.vcpu, gva, value, size, kind)
+            failed = await emulator.unprotect(self.vcpu, gva, size, kind)
+            if failed is not None:
+                return failed
+
+    async def _translate(
+        self, gva: Gva, size: int, kind: AccessKind
+    ) -> tuple[Translation, ...] | GuestFault | None:
+        """The translation of each page that an operand touches."""
+        pages = cut(gva, size, PAGE_BYTES)
+        if len(pages) > 1:
+            first, second = Gva(pages[0].address), Gva(pages[1].address)
+            return await self.vm.loop.translate_both(self.vcpu, first, second, kind)
+        found = await self.vm.loop.translate(self.vcpu, gva, kind)
+        return (found,) if isinstance(found, Translation) else found
+
+    async def _store_natively(
+        self, found: tuple[Translation, ...], gva: Gva, value: int, size: int
+    ) -> None:
+        for part, translation in zip(cut(gva, size, PAGE_BYTES), found, strict=True):
+            for piece in atomic_parts(part.address, part.size):
+                hpa = translation.hpa(Gva(piece.address))
+                event = translation.access(self.vcpu, Gva(piece.address), write=True)
+                await self.vm.mmu.memory.store(
+                    hpa, piece.of(part.of(value)), piece.size, event=event
+                )
+
+    async def compare_exchange(
+        self, gva: int, old: int, new: int, *, user: bool = False
+    ) -> bool | GuestFault:
+        """Locked CMPXCHG of the word at ``gva``; whether ``new`` was stored.
+
+        Errors: UsageError if the word is not aligned (the model has no split locks).
+        """
+        if gva % ENTRY_BYTES:
+            raise UsageError(f"an exchange at {gva:#x} is not aligned to {ENTRY_BYTES} bytes")
         kind = AccessKind(write=True, user=user)
         found = await self.vm.loop.translate(self.vcpu, Gva(gva), kind)
         if isinstance(found, GuestFault):
             return found
         if found is None:
-            return await self._emulate_store(Gva(gva), value, kind, size)
-        await self._store_natively(found, Gva(gva), value, size)
-        return None
-
-    async def _store_natively(self, found: Translation, gva: Gva, value: int, size: int) -> None:
-        word = self.vm.mmu.memory.word(found.hpa(gva))
-        event = found.access(self.vcpu, gva, write=True)
-        if size == ENTRY_BYTES:
-            await word.set(value, event=event)
-        else:
-            await word.update(merge, value, gva - word_of(gva), size, event=event)
-
-    async def _emulate_store(
-        self, gva: Gva, value: int, kind: AccessKind, size: int
-    ) -> GuestFault | None:
-        """KVM's emulator: translate again in software, store, let the shadow follow."""
-        mmu = self.vm.mmu
-        walk = await mmu.walker.walk(self.vcpu, gva, kind)
-        if isinstance(walk, GuestFault):
-            return walk
-        await mark("store emulated")
-        gpa = Gpa(gfn_to_gpa(walk.gfn) + page_offset(gva))
-        await mmu.pte_write.emulated_store(self.vcpu, gpa, value, size)
-        return None
+            return await self.vm.mmu.emulator.compare_exchange(self.vcpu, Gva(gva), old, new, kind)
+        event = found.access(self.vcpu, Gva(gva), write=True)
+        return await self.vm.mmu.memory.word(found.hpa(Gva(gva))).cas(old, new, event=event)
 
     async def touch(
         self, gva: int, *, user: bool = False, write: bool = False, fetch: bool = False
@@ -103,33 +146,6 @@ class Guest(ModelObject):
             await self.vm.mmu.memory.word(found.hpa(Gva(gva))).read(event=event)
             return None
         return found
-
-    async def store_unemulated(self, gva: int, value: int) -> GuestFault | None:
-        """A store by an instruction that the emulator does not know.
-
-        If it hits a shadowed table the table is unprotected and the instruction runs natively. A
-        table that is part of the walk to itself livelocks: the fault that lets the store through
-        shadows it again. KVM of the time did so too.
-        """
-        kind = AccessKind(write=True)
-        while True:
-            found = await self.vm.loop.translate(self.vcpu, Gva(gva), kind)
-            if isinstance(found, GuestFault):
-                return found
-            if found is not None:
-                await self._store_natively(found, Gva(gva), value, ENTRY_BYTES)
-                return None
-            walk = await self.vm.mmu.walker.walk(self.vcpu, Gva(gva), kind)
-            if isinstance(walk, GuestFault):
-                return walk
-            async with self.vm.mmu.lock:
-                await mark("table unprotected")
-                writable = await self.vm.mmu.zap.zap_gfn(self.vcpu, walk.gfn)
-            if not writable:
-                raise UsageError(
-                    f"the store to {gva:#x} cannot be emulated and its table is a root in use: "
-                    "KVM fails such a guest; let the scenario write another table"
-                )
 
     # --- the guest's own page tables ---
 
@@ -143,7 +159,7 @@ class Guest(ModelObject):
         no_execute: bool = False,
         space: str | None = None,
         level: int = 1,
-    ) -> GuestFault | None:
+    ) -> Refused | None:
         """Write the gpte of ``gva`` (None: not present), through the guest's map of its tables."""
         page = None if frame is None else Page(frame, writable, user, no_execute)
         value = 0 if page is None else page.entry() & ~(0 if level == 1 else A | D)
@@ -192,12 +208,9 @@ class Guest(ModelObject):
         await mark(goal)
 
 
-def _check_place(gva: int, size: int) -> None:
-    if size < 1 or gva % ENTRY_BYTES + size > ENTRY_BYTES:
-        raise UsageError(
-            f"a store of {size} bytes at {gva:#x} does not lie within one aligned word of "
-            f"{ENTRY_BYTES} bytes: split it"
-        )
+def _check_size(size: int) -> None:
+    if not 1 <= size <= STORE_BYTES_MAX:
+        raise UsageError(f"a store of {size} bytes: the largest operand has {STORE_BYTES_MAX}")
 
 
 def _request(apic: Apic) -> tuple[Apic, None]:

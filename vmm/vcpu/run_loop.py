@@ -130,20 +130,49 @@ class RunLoop(ModelObject):
         """
         while True:
             boundary = await self.to_boundary(vcpu, gva)
-            entry = boundary.entry
-            usable = entry is not None and grants(entry.rights, kind, HOST)
-            if entry is not None and usable and await choose(2) == 0:
-                return Translation(Pfn(entry.pfn), cached=True)
-            root = vcpu.mmu.cache.pages[boundary.root].pfn
-            walked = await vcpu.pcpu.walk(root, gva, kind)
-            if walked is not None:
-                return Translation(Pfn(walked.pfn), cached=False)
-            await self.exit(vcpu, "page fault")
-            result = await vcpu.mmu.fault.page_fault(vcpu, gva, kind)
-            if isinstance(result, GuestFault):
-                return result
-            if result is FaultResult.EMULATE:
-                return None
+            found = await self.look_up(vcpu, boundary, gva, kind)
+            if found is not None:
+                return found
+            answer = await self.fault(vcpu, gva, kind)
+            if answer is not FaultResult.RESUME:
+                return None if answer is FaultResult.EMULATE else answer
+
+    async def translate_both(
+        self, vcpu: Vcpu, first: Gva, second: Gva, kind: AccessKind
+    ) -> tuple[Translation, Translation] | GuestFault | None:
+        """As ``translate``, for an access that crosses from one page to the next.
+
+        Nothing is stored before both are known; an exit for the second starts all over.
+        """
+        while True:
+            low = await self.translate(vcpu, first, kind)
+            if not isinstance(low, Translation):
+                return low
+            # No interrupt is taken within an instruction, so this is no boundary.
+            inside = await vcpu.pcpu.at_boundary(second, vcpu.root)
+            high = await self.look_up(vcpu, inside, second, kind)
+            if high is not None:
+                return low, high
+            answer = await self.fault(vcpu, second, kind)
+            if answer is not FaultResult.RESUME:
+                return None if answer is FaultResult.EMULATE else answer
+
+    async def look_up(
+        self, vcpu: Vcpu, boundary: Boundary, gva: Gva, kind: AccessKind
+    ) -> Translation | None:
+        """The TLB's translation or the shadow's; None if neither permits the access."""
+        entry = boundary.entry
+        usable = entry is not None and grants(entry.rights, kind, HOST)
+        if entry is not None and usable and await choose(2) == 0:
+            return Translation(Pfn(entry.pfn), cached=True)
+        root = vcpu.mmu.cache.pages[boundary.root].pfn
+        walked = await vcpu.pcpu.walk(root, gva, kind)
+        return None if walked is None else Translation(Pfn(walked.pfn), cached=False)
+
+    async def fault(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> FaultResult | GuestFault:
+        """Exit with a page fault and let the MMU handle it."""
+        await self.exit(vcpu, "page fault")
+        return await vcpu.mmu.fault.page_fault(vcpu, gva, kind)
 
 
 def _take(requests: int) -> tuple[int, int]:
