@@ -181,7 +181,7 @@ def test_the_indexes_and_the_offset_make_up_the_address(mode: PagingMode) -> Non
         assert level.number == number
         assert level.shift == low
         assert page_bytes(number, Controls.of(mode)) == 1 << low
-        assert level.index_of(-1) == (1 << level.bits) - 1
+        assert list(form.path(1 << low))[-number] == (number, 1)
         if not (form.pdptes and number == 3):
             assert form.entry_bytes << level.bits == 4096, "a table fills a page"
         low += level.bits

@@ -275,12 +275,18 @@ def test_a_large_page_is_mapped_by_small_ones() -> None:
     assert headers(made)[3:] == [(0x400, Role(1, direct=True, access=ALL))]
 
 
-def test_the_frame_of_a_large_page_may_be_unaligned_garbage() -> None:
-    """Bits below the page's size are reserved or other bits, never part of the frame."""
-    made = bench(tables=large(D, frame=0x403))
+def test_the_pat_bit_of_a_large_page_is_no_part_of_its_frame() -> None:
+    made = bench(tables=large(D, frame=0x401))
     loaded(made)
     fault(made, 0x7000)
     assert frame_of(leaf(made, 0x7000)) == 0x407
+
+
+def test_the_guest_faults_on_a_large_page_with_reserved_bits() -> None:
+    made = bench(tables=large(D, frame=0x403))
+    loaded(made)
+    assert fault(made, 0x7000) == GuestFault(0x7000, 1 | 8)
+    assert leaf(made, 0x7000) == 0
 
 
 def test_clean_and_dirty_large_pages_share_no_direct_page() -> None:

@@ -14,7 +14,8 @@ from vmm.engine.ops import Cas, Op
 from vmm.hw.access import LOAD, STORE, AccessKind, GuestFault
 from vmm.hw.layout import REGION, Layout, lay_out, page
 from vmm.hw.paging import HOST, grants, is_leaf
-from vmm.mmu.guest_walk import GuestWalk, WalkStep, direct_access, root_role
+from vmm.hw.walker import WalkStep
+from vmm.mmu.guest_walk import GuestWalk, direct_access, root_role
 from vmm.mmu.role import Role
 from vmm.units import ENTRY_BYTES, Gfn, Gpa, Gva, entry_gpa, table_index
 from vmm.workload.tables import GuestTables, fault_code

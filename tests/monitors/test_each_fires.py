@@ -100,8 +100,8 @@ class TrustsTheWalk(fault.PageFault):
 class MarksByPlainStore(guest_walk.GuestWalker):
     """Sets A and D without looking whether the gpte is still what it was."""
 
-    async def mark_used(self, gpa: Any, entry: int, marked: int) -> bool:
-        await self.memory.word(gpa).set(marked, event=Exchange(gpa, entry))
+    async def mark_used(self, gpa: Any, entry: int, marked: int, size: int) -> bool:
+        await self.memory.store(gpa, marked, size, event=Exchange(gpa, entry, size))
         return True
 
 

@@ -21,9 +21,9 @@ from vmm.units import Gpa
 class GuestWalker(guest_walk.GuestWalker):
     """Marks entries as used without looking at them again."""
 
-    async def mark_used(self, gpa: Gpa, entry: int, marked: int) -> bool:
+    async def mark_used(self, gpa: Gpa, entry: int, marked: int, size: int) -> bool:
         """The fix is a cmpxchg, and another walk if it fails."""
-        await self.memory.word(gpa).set(marked, event=Exchange(gpa, entry))
+        await self.memory.store(gpa, marked, size, event=Exchange(gpa, entry, size))
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmm.engine.events import Event
-from vmm.units import Gva, Pfn
+from vmm.units import ENTRY_BYTES, Gva, Pfn
 
 
 class WalkRead(Event, frozen=True):
@@ -45,7 +45,8 @@ class Take(Event, frozen=True):
 
 
 class Exchange(Event, frozen=True):
-    """A locked read-modify-write reached the word at ``gpa``: it replaces ``seen``."""
+    """A locked read-modify-write of ``size`` bytes at ``gpa``: it replaces ``seen``."""
 
     gpa: int
     seen: int
+    size: int = ENTRY_BYTES

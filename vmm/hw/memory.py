@@ -68,6 +68,11 @@ def merge(old: int, value: int, offset: int, size: int) -> tuple[int, None]:
     return old & ~mask | value << 8 * offset & mask, None
 
 
+def part_of(word: int, address: int, size: int) -> int:
+    """The ``size`` bytes at ``address``, out of the word that holds them."""
+    return word >> 8 * (address - word_of(address)) & (1 << 8 * size) - 1
+
+
 def merge_in_two(
     low: int, high: int, value: int, offset: int, size: int
 ) -> tuple[tuple[int, int], None]:

@@ -49,6 +49,7 @@ from vmm.bits import (
     P,
     U,
     W,
+    combine,
 )
 from vmm.hw.access import AccessKind
 
@@ -116,6 +117,17 @@ class Controls(NamedTuple):
         return self.pg and self.lme
 
 
+class PagingRegisters(NamedTuple):
+    """What the registers of a processor say of paging.
+
+    ``cr3``: bytes, with its low bits. ``pdptes``: the four entries that MOV CR3 read in PAE mode.
+    """
+
+    controls: Controls
+    cr3: int
+    pdptes: tuple[int, ...] = ()
+
+
 HOST = Controls()
 """What the host's own paging, and the shadow tables of a guest, run under."""
 
@@ -141,10 +153,6 @@ class Level(NamedTuple):
     shift: int
     bits: int
 
-    def index_of(self, gva: int) -> int:
-        """Which entry of its table translates ``gva``."""
-        return gva >> self.shift & (1 << self.bits) - 1
-
 
 class Format(NamedTuple):
     """What the tables of a mode look like.
@@ -168,6 +176,12 @@ class Format(NamedTuple):
     def level(self, number: int) -> Level:
         """The level of that number."""
         return self.levels[-number]
+
+    def path(self, gva: int) -> tuple[tuple[int, int], ...]:
+        """Number of each level from the root down, and the index of ``gva`` in its table."""
+        return tuple(
+            (number, gva >> shift & (1 << bits) - 1) for number, _, shift, bits in self.levels
+        )
 
 
 def _bits(high: int, low: int) -> int:
@@ -298,6 +312,13 @@ def used(entry: int, kind: AccessKind, *, leaf: bool) -> int:
 
 ALL_RIGHTS = W | U
 """What a walk may do before it has read an entry."""
+
+
+def add_rights(rights: int, entry: int, level: int, controls: Controls) -> int:
+    """Rights of a walk with those of its next entry. The PDPTEs of PAE paging have none."""
+    if level == 3 and controls.mode is PagingMode.PAE:
+        return rights
+    return combine(rights, entry)
 
 
 def grants(rights: int, kind: AccessKind, controls: Controls) -> bool:

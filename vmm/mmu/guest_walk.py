@@ -9,32 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.bits import D, P, U, W, combine, frame_of
-from vmm.engine.world import ModelObject
+from vmm.bits import D, U, W
 from vmm.hw.access import AccessKind, GuestFault
-from vmm.hw.events import Exchange
-from vmm.hw.paging import ALL_RIGHTS, Controls, fault_code, is_leaf, refusal, target, used
+from vmm.hw.paging import Controls, PagingRegisters, refusal
+from vmm.hw.walker import Walker, WalkStep
 from vmm.mmu.role import Role
-from vmm.units import Gfn, Gpa, Gva, entry_gpa, frames_per_entry, gpa_to_gfn, table_index
+from vmm.units import Gfn, Gva, frames_per_entry, gfn_to_gpa, gpa_to_gfn
 
 if TYPE_CHECKING:
     from vmm.hw.memory import Memory
     from vmm.mmu.api import VcpuState
 
 ROOT_LEVEL = 4
-
-
-class WalkStep(NamedTuple):
-    """One gpte of a walk: ``entry`` as it was read (with the A and D that the walk set).
-
-    ``access`` are the rights of the walk up to and with this entry.
-    """
-
-    level: int
-    table: Gfn
-    gpa: Gpa
-    entry: int
-    access: int
 
 
 class GuestWalk(NamedTuple):
@@ -88,49 +74,24 @@ def root_role() -> Role:
     return Role(ROOT_LEVEL, direct=False, access=W | U)
 
 
-class GuestWalker(ModelObject):
-    """Walks the tables of a guest that is running meanwhile.
+class GuestWalker(Walker):
+    """Walks the tables of a guest that is running meanwhile, by the processor's own rules."""
 
-    Holds: nothing. Ops: one read a level, one cmpxchg for each entry whose A or D must be set.
-    """
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
+    memory: Memory
 
     async def walk(self, vcpu: VcpuState, gva: Gva, kind: AccessKind) -> GuestWalk | GuestFault:
         """Walk from cr3 to the leaf. Guest faults are values, with the architectural code."""
-        while True:
-            result = await self._descend(vcpu, gva, kind)
-            if result is not None:
-                return result
+        registers = PagingRegisters(
+            Controls(wp=vcpu.write_protect), gfn_to_gpa(Gfn(await vcpu.cr3))
+        )
+        found = await self.walk_tables(registers, gva, kind)
+        if isinstance(found, GuestFault):
+            return found
+        return GuestWalk(gva, found.steps, gpa_to_gfn(found.gpa))
 
-    async def _descend(
-        self, vcpu: VcpuState, gva: Gva, kind: AccessKind
-    ) -> GuestWalk | GuestFault | None:
-        """One try; None if an entry changed under the update of its A and D bits."""
-        controls = Controls(wp=vcpu.write_protect)
-        table, access = Gfn(await vcpu.cr3), ALL_RIGHTS
-        steps: tuple[WalkStep, ...] = ()
-        for level in range(ROOT_LEVEL, 0, -1):
-            gpa = entry_gpa(table, table_index(gva, level))
-            entry = await self.memory.word(gpa)
-            if not entry & P:
-                return GuestFault(gva, fault_code(kind, controls, why=0))
-            access = combine(access, entry)
-            refused = refusal(access, entry, kind, controls)
-            if refused is not None:
-                return GuestFault(gva, refused)
-            leaf = is_leaf(entry, level, controls)
-            marked = used(entry, kind, leaf=leaf)
-            if marked != entry and not await self.mark_used(gpa, entry, marked):
-                return None
-            steps = (*steps, WalkStep(level, table, gpa, marked, access))
-            if leaf:
-                gpa = Gpa(target(marked, level, gva, controls))
-                return GuestWalk(gva, steps, gpa_to_gfn(gpa))
-            table = Gfn(frame_of(entry))
-        raise AssertionError("a level-1 entry is always a leaf")
-
-    async def mark_used(self, gpa: Gpa, entry: int, marked: int) -> bool:
-        """Set A and D in a gpte, unless it has changed since it was read."""
-        return await self.memory.word(gpa).cas(entry, marked, event=Exchange(gpa, entry))
+    def refused(
+        self, entry: int, access: int, level: int, kind: AccessKind, controls: Controls
+    ) -> int | None:
+        """As silicon, but the first entry that denies the access ends the walk, until 2010."""
+        refused = super().refused(entry, access, level, kind, controls)
+        return refusal(access, 0, kind, controls) if refused is None else refused

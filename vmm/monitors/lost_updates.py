@@ -6,6 +6,7 @@ from vmm.engine.events import Event
 from vmm.engine.monitor import Monitor, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import Exchange
+from vmm.hw.memory import part_of
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
 
@@ -29,7 +30,7 @@ class LostUpdates(Monitor):
                     change.cell.name,
                 )
                 for change in step.changes
-                if change.old != event.seen
+                if part_of(change.old, event.gpa, event.size) != event.seen
             ]
         )
 
