@@ -7,6 +7,7 @@ from vmm.bits import PFERR_PRESENT, PFERR_RSVD, A, D, P, U, W
 from vmm.engine.ops import Cas, Op, Read, Update
 from vmm.engine.world import World
 from vmm.hw.access import LOAD, STORE, AccessKind, GeneralProtection, GuestFault
+from vmm.hw.events import Exchange
 from vmm.hw.memory import Memory
 from vmm.hw.paging import Controls, PagingMode, PagingRegisters
 from vmm.hw.walker import Walk, Walker
@@ -78,6 +79,7 @@ def test_an_entry_that_changes_sends_the_walk_back_to_the_root() -> None:
     assert walk.finish().gpa == 0x7123
     kinds = [type(op) for op in stage.hand.taken]
     assert kinds == [Read, Update, Read, Update, Read, Read, Update]
+    assert [event.gpa for event in stage.hand.said(Exchange)] == [DIRECTORY + 4, TABLE]
 
 
 def test_eight_byte_entries_are_compared_whole() -> None:

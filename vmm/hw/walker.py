@@ -16,6 +16,7 @@ Source: Intel SDM vol. 3, 4.8 (locked updates of A and D), 4.4.1 (PDPTE register
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from vmm.bits import PFERR_PRESENT, PFERR_RSVD, P
@@ -151,9 +152,10 @@ class Walker(ModelObject):
 
     async def mark_used(self, gpa: Gpa, entry: int, marked: int, size: int) -> bool:
         """Set A and D in an entry, in one locked op, unless it has changed since it was read."""
-        word, event = self.memory.word(gpa), Exchange(gpa, entry, size)
+        word, exchange = self.memory.word(gpa), Exchange(gpa, entry, size)
         if size == ENTRY_BYTES:
-            return await word.cas(entry, marked, event=event)
+            return await word.cas(entry, marked, event=exchange)
+        event = partial(_if_swapped, exchange)
         return await word.update(_swap_in_word, gpa, entry, marked, event=event)
 
 
@@ -162,3 +164,7 @@ def _swap_in_word(word: int, gpa: int, old: int, new: int) -> tuple[int, bool]:
     if part_of(word, gpa, 4) != old:
         return word, False
     return merge(word, new, gpa & 4, 4)[0], True
+
+
+def _if_swapped(exchange: Exchange, swapped: bool) -> tuple[Exchange, ...]:
+    return (exchange,) if swapped else ()
