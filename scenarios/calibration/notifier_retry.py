@@ -21,6 +21,7 @@ from vmm.scenario import (
     Event,
     Finding,
     Goal,
+    Guard,
     Lock,
     ModelObject,
     Monitor,
@@ -58,11 +59,13 @@ class Page(ModelObject):
     """All that the tasks share about one page of the guest."""
 
     def __init__(self, world: World, vcpus: int) -> None:
-        self.seq: Cell[int] = world.cell("seq", 0)
-        self.in_progress: Cell[int] = world.cell("in_progress", 0)
-        self.pfn: Cell[int] = world.cell("pfn", OLD)
-        self.spte: Cell[int] = world.cell("spte", 0)
         self.lock: Lock = world.lock("mmu_lock")
+        self.seq: Cell[int] = world.cell("seq", 0, guard=Guard.WRITE, lock=self.lock, marked=True)
+        self.in_progress: Cell[int] = world.cell(
+            "in_progress", 0, guard=Guard.WRITE, lock=self.lock, marked=True
+        )
+        self.pfn: Cell[int] = world.cell("pfn", OLD, marked=True)
+        self.spte: Cell[int] = world.cell("spte", 0, guard=Guard.FULL, lock=self.lock)
         self.tlbs = tuple([world.cell(f"tlb[{number}]", 0) for number in range(vcpus)])
 
 
@@ -123,8 +126,10 @@ class StaleSpte(Monitor):
         self, state: int, event: Event, step: Step, view: View
     ) -> tuple[int, tuple[Finding, ...]]:
         ended = state + 1
+        if ended <= len(self.page.tlbs):
+            return ended, ()
         spte, pfn = view[self.page.spte], view[self.page.pfn]
-        if ended <= len(self.page.tlbs) or spte in (0, pfn):
+        if spte in (0, pfn):
             return ended, ()
         finding = Finding(
             code="notifier-retry/stale-spte",

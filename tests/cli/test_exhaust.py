@@ -25,7 +25,7 @@ def test_the_reference_search_says_the_same(lab: Lab) -> None:
 
 
 def test_other_hashes_confirm(lab: Lab) -> None:
-    said = lab.vmm("explore", CALIBRATION, "--rehash", "--json")
+    said = lab.vmm("explore", CALIBRATION, "--rehash", "--reduction", "none", "--json")
     assert (said.code, said.json["rehashed"], said.json["states"]) == (0, True, 3_741)
     assert "other hashes give the same counts" in lab.vmm("explore", CALIBRATION, "--rehash").out
     assert lab.vmm("explore", CALIBRATION, "--json").json["rehashed"] is None
@@ -48,7 +48,7 @@ def test_hashes_that_disagree_prove_nothing(lab: Lab, monkeypatch: pytest.Monkey
 def test_the_engine_is_said_and_compiling_counts_as_start_up(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("explore", CALIBRATION, "--json", "--engine")
+    words = ("explore", CALIBRATION, "--json", "--reduction", "none", "--engine")
     plain, compiled = [lab.vmm(*words, engine).json for engine in ("numpy", "numba")]
     assert [said["engine"] for said in (plain, compiled)] == ["numpy", "numba"]
     same = ("verdict", "states", "transitions", "depth", "local_states", "terminal_states")

@@ -109,15 +109,20 @@ def odd(value: int) -> Goal | None:
 
 
 def judged_world(seed: int) -> tuple[World, str]:
-    """A random world in which locks are audited, and reads of c0 say something."""
+    """A random world with monitors."""
     world, source = random_world(seed)
+    return judged(world, seed), source
+
+
+def judged(world: World, seed: int) -> World:
+    """The world with random monitors: locks are audited, and reads of c0 say something."""
     random = Random(seed)
     for cell in world.cells:
         if isinstance(cell, Lock):
             cell.release_op = Release(cell, AuditPoint("released"))
     world.cells[0].read_op = Read(world.cells[0], odd)
     world.monitors += [made(world, random) for made in (Watches, Peeks, Sums)]
-    return world, source
+    return world
 
 
 def compare_random(seed: int) -> set[str]:

@@ -78,6 +78,7 @@ def _search_named(name: str, limits: Budget) -> Callable[..., Result]:
         max_states=limits.max_states,
         max_bytes=limits.max_bytes,
         engine=limits.engine,
+        reduce=limits.reduce,
     )
 
 
@@ -94,6 +95,10 @@ def _lines(result: Result, seconds: float, rehashed: bool | None) -> list[str]:
         f"{result.terminal_states:,} ways to end"
     )
     lines = [states]
+    if result.reduced:
+        lines.append(
+            " reduced states that differ in no way that matters are left out (--reduction)"
+        )
     if result.collision_bound > COLLISION_WORTH_A_WORD:
         lines.append(
             f" hashes  two states were taken for one with a probability below "
@@ -120,7 +125,7 @@ def _keys(result: Result, seconds: float, rehashed: bool | None) -> dict[str, An
         "states_per_second": result.states / seconds if seconds else None,
         "local_states": sum(result.local_states),
         "terminal_states": result.terminal_states,
-        "reduction": "none",
+        "reduction": "auto" if result.reduced else "none",
         "collision_bound": result.collision_bound,
         "rehashed": rehashed,
         "engine": result.engine,

@@ -20,6 +20,7 @@ class Budget:
     max_bytes: int | None = None
     rehash: bool = False
     engine: str = "auto"
+    reduce: bool = True
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--rehash", is_flag=True, help="Search again with other hashes, and compare.")
 @click.option(
     "--reduction", type=click.Choice(["auto", "none"]), default="auto", show_default=True,
-    help="Leave out states that differ in no way that matters (auto: none in this version).",
+    help="Leave out states that differ in no way that matters.",
 )  # fmt: skip
 @click.option(
     "--engine", type=click.Choice(["auto", "numpy", "numba"]), default="auto", show_default=True,
@@ -73,7 +73,16 @@ def command(
             raise UsageError(f"--jobs {jobs}: this version explores in one process; leave it out")
         experiment = options.experiment_of(scenario, bugs, era, params)
         max_bytes = None if max_memory is None else max_memory << 20
-        limits = Budget(executions, seconds, max_states, keep_going, max_bytes, rehash, engine)
+        limits = Budget(
+            executions,
+            seconds,
+            max_states,
+            keep_going,
+            max_bytes,
+            rehash,
+            engine,
+            reduce=reduction == "auto",
+        )
         if search in ("exhaustive", "reference"):
             explored = exhaust(at_work, experiment, limits, search)
         else:

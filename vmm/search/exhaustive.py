@@ -13,7 +13,6 @@ states has a probability below n^2 / 2^65; another ``seed`` gives other hashes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +26,15 @@ from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
 from vmm.errors import UsageError
 from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Rows, smallest_type
+from vmm.search.budget import BYTES_UNKNOWN, default_bytes
 from vmm.search.columns import Columns
 from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
 from vmm.search.judge import NOTHING, Judge
 from vmm.search.kernels import ALWAYS, GOING, MOVED, RESTING, Moves
+from vmm.search.moves import Found, TaskMoves
 from vmm.search.paths import Escapes, Paths
+from vmm.search.reduction import Reduction, Runner
 from vmm.search.result import Result, Stop, Verdict, inescapable
 from vmm.search.seen import SeenStates
 from vmm.search.tables import Tables
@@ -45,12 +47,6 @@ CHUNK = 1 << 14
 
 CHUNK_MIN = 1 << 8
 """States expanded at once although ``max_states`` may be passed by that."""
-
-SHARE_OF_MEMORY = 0.5
-"""Of the machine, for the states of a search if nobody says otherwise."""
-
-BYTES_UNKNOWN = 4 << 30
-"""For the states of a search where the machine does not say how much memory it has."""
 
 ENGINES = ("auto", "numpy", "numba")
 """What expands the states: auto is numpy, and numba, if it is there, once that is worth it."""
@@ -72,61 +68,32 @@ def search(
     witnesses: bool = True,
     seed: int = 1,
     engine: str = "auto",
+    reduce: bool = False,
+    shortest: bool = True,
     on_progress: Progress | None = None,
 ) -> Result:
-    """Visit every reachable state of ``world``.
+    """Visit every reachable state of ``world``; with ``reduce``, one for many that are alike.
 
     ``max_states`` or ``max_bytes`` ends the search soon after so many; Ctrl-C ends it as well; all
-    keep what was found. ``engine`` is one of ``ENGINES`` and matters for the speed only. Errors:
-    whatever a task raises, CaptureRefused, ForeignAwait, Nondeterminism; UsageError if numba is
-    asked for and not there.
+    keep what was found. What a reduced search finds need not be shortest: so it is searched for
+    again without reduction, unless ``shortest`` is off. ``engine`` is one of ``ENGINES`` and
+    matters for the speed only. Errors: whatever a task raises, CaptureRefused, ForeignAwait,
+    Nondeterminism; UsageError if numba is asked for and not there.
     """
     if engine == "numba" and not is_installed():
         raise UsageError("numba is not installed: pip install 'vmm[fast]', or take engine numpy")
     run = _Search(world, monitors=monitors, witnesses=witnesses, seed=seed)
     run.engine = engine
     run.max_states, run.max_bytes = max_states, max_bytes or default_bytes()
+    run.reduction = Reduction(world) if reduce else None
     try:
+        run.learn_from_tasks()
         run.visit_all(stop_at_first=stop_at_first, on_progress=on_progress)
+        if reduce and shortest and run.first is not None and run.stop is not Stop.INTERRUPT:
+            run.visit_unreduced(stop_at_first=stop_at_first, on_progress=on_progress)
     finally:
         run.close()
     return run.result()
-
-
-def default_bytes() -> int:
-    """The memory that a search may take on this machine."""
-    try:
-        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return BYTES_UNKNOWN
-    return int(pages * size * SHARE_OF_MEMORY)
-
-
-class _Moves:
-    """Ways on that were found in one chunk: of which row, by which edge, with which verdict."""
-
-    def __init__(self) -> None:
-        self.sources: list[Ints] = []
-        self.edges: list[Ints] = []
-        self.verdicts: list[Ints] = []
-        self.binding: list[Flags] = []
-
-    def add(self, sources: Ints, edges: Ints, verdicts: Ints, *, optional: bool) -> None:
-        """Some moves of one task."""
-        self.sources.append(sources)
-        self.edges.append(edges)
-        self.verdicts.append(verdicts)
-        self.binding.append(np.full(len(edges), not optional))
-
-    def joined(self) -> tuple[Ints, Ints, Ints, Flags]:
-        """All of them."""
-        none = [np.empty(0, np.intp)]
-        return (
-            np.concatenate(self.sources or none),
-            np.concatenate(self.edges or none),
-            np.concatenate(self.verdicts or none),
-            np.concatenate(self.binding or [np.empty(0, np.bool_)]),
-        )
 
 
 class _Search:
@@ -135,7 +102,6 @@ class _Search:
     max_states: int | None = None
     max_bytes = BYTES_UNKNOWN
     engine = "auto"
-    compiled: Compiled | None = None
 
     def __init__(self, world: World, *, monitors: bool, witnesses: bool, seed: int) -> None:
         self.world = world
@@ -145,17 +111,9 @@ class _Search:
         self.forest = Forest()
         self.columns = Columns(world, len(world.tasks), self.forest, seed)
         self.automata: list[Automaton] = []
-        self.seen = SeenStates()
-        self.paths = Paths()
-        self.escapes = Escapes()
-        self.depth = self.transitions = self.deadlocks = 0
-        self.held = 0
-        """Bytes of the rows of this level and the next one."""
-        self.deeper = 0
-        """The number of the first state of the next level."""
-        self.stop: Stop | None = Stop.INTERRUPT
-        self.first: tuple[int, tuple[Finding, ...], Schedule] | None = None
-        self.contents: dict[tuple[tuple[int, int], ...], None] = {}
+        self.reduction: Reduction | None = None
+        self.loops: Loops | None = None
+        self.forget()
 
         def of_kind(*kinds: TaskKind) -> list[int]:
             return [task.index for task in world.tasks if task.kind in kinds]
@@ -166,6 +124,21 @@ class _Search:
         self.waited = of_kind(TaskKind.FOREGROUND, TaskKind.DAEMON, TaskKind.EVENTUAL)
         self.idle = of_kind(TaskKind.DAEMON, TaskKind.OPTIONAL)
 
+    def forget(self) -> None:
+        """No state has been seen; what was learned of tasks and monitors stays."""
+        self.stop: Stop | None = Stop.INTERRUPT
+        self.compiled: Compiled | None = None
+        self.seen = SeenStates()
+        self.paths = Paths()
+        self.escapes = Escapes()
+        self.depth = self.transitions = self.deadlocks = 0
+        self.held = 0
+        """Bytes of the rows of this level and the next one."""
+        self.deeper = 0
+        """The number of the first state of the next level."""
+        self.first: tuple[int, tuple[Finding, ...], Schedule] | None = None
+        self.contents: dict[tuple[tuple[int, int], ...], None] = {}
+
     # --- the search ---
 
     def visit_all(self, *, stop_at_first: bool, on_progress: Progress | None) -> None:
@@ -174,6 +147,10 @@ class _Search:
         try:
             while len(frontier) and not (stop_at_first and self.first):
                 frontier = self.visit_level(frontier, on_progress)
+                if self.is_broken():
+                    self.forget()
+                    frontier = self.begin()
+                    continue
                 self.depth += bool(len(frontier))
                 if on_progress is not None:
                     on_progress(self.paths.count, len(frontier))
@@ -187,8 +164,15 @@ class _Search:
         except KeyboardInterrupt:
             return
 
-    def begin(self) -> Matrix:
-        """The frontier that holds the initial state; empty if that is a finding already."""
+    def visit_unreduced(self, *, stop_at_first: bool, on_progress: Progress | None) -> None:
+        """Look for a shortest way to a finding; what was found stands if the budget runs out."""
+        found, self.reduction = self.first, None
+        self.forget()
+        self.visit_all(stop_at_first=stop_at_first, on_progress=on_progress)
+        self.first = self.first or found
+
+    def learn_from_tasks(self) -> None:
+        """Make the tables, which know nothing yet but how the tasks begin."""
         for task in self.world.tasks:
             made = Automaton(task, self.values, self.world, witnesses=self.witnesses)
             self.automata.append(made)
@@ -196,7 +180,14 @@ class _Search:
         self.judge = Judge(
             self.world, self.oracles, self.values, self.columns, self.forest, self.tables
         )
-        start = [automaton.start + 1 for automaton in self.automata]
+        self.runner = Runner(self.world, self.tables, self.judge)
+
+    def begin(self) -> Matrix:
+        """The frontier that holds the initial state; empty if that is a finding already."""
+        if self.reduction is not None:
+            self.reduction.start_over()
+        self.judge.begin(self.reduction)
+        start = self.start()
         findings = [
             finding
             for task, number in enumerate(start)
@@ -209,6 +200,14 @@ class _Search:
             return np.zeros((0, len(start)), np.uint8)
         return np.array([start], smallest_type(max(start, default=0)))
 
+    def is_broken(self) -> bool:
+        """Whether accesses were run through that should not have been."""
+        return self.reduction is not None and self.reduction.broken
+
+    def start(self) -> list[int]:
+        """The row of the initial state, as far as it is not zero."""
+        return [automaton.start + 1 for automaton in self.automata]
+
     def visit_level(self, frontier: Matrix, on_progress: Progress | None) -> Matrix:
         """Expand all states of one depth; gives those of the next one."""
         self.take_over(len(frontier))
@@ -220,6 +219,8 @@ class _Search:
             size = self.chunk_size()
             chunk = Rows(frontier[done : done + size], self.columns.width)
             fresh.append(self.expand(chunk, base + done))
+            if self.is_broken():
+                break
             self.held += fresh[-1].nbytes
             done += len(chunk)
             self.check_budgets()
@@ -231,14 +232,14 @@ class _Search:
 
     def take_over(self, states: int) -> None:
         """Let compiled loops expand the states from here on, if so many are worth it."""
-        if self.compiled is not None or self.engine == "numpy":
+        if self.compiled is not None or self.engine == "numpy" or self.reduction is not None:
             return
         if self.engine == "numba" or (states >= WORTH_COMPILING and is_installed()):
             turns = [
                 (task, ALWAYS if task in self.eventual else GOING, task in self.foreground)
                 for task in self.waited
             ] + [(task, MOVED if task in self.optional else RESTING, False) for task in self.idle]
-            self.loops = Loops()
+            self.loops = self.loops or Loops()
             self.compiled = Compiled(
                 self.forest, self.columns, self.tables, self.judge, turns, self.loops
             )
@@ -283,16 +284,20 @@ class _Search:
             return self.enter(rows, base, moves)
         running: Flags = np.any(rows.matrix[:, self.foreground], axis=1)
         moved = np.zeros(len(rows), np.bool_)
-        found = _Moves()
+        found = Found()
         for task, rest in self.turns(rows, running, moved):
             at = rest[rows.flat[rest * rows.width + task] != 0]
             if at.size:
                 sources, edges = self.tables.moves(task, rows, at)
                 moved[sources] = True
-                verdicts = self.judge.verdicts(task, rows, sources, edges)
+                verdicts, on, _ = self.judge.verdicts(task, rows, sources, edges)
+                if on.any():
+                    ran = self.runner.run_on(rows, TaskMoves(task, sources, edges, verdicts), on)
+                    self.transitions += len(ran.edges)
+                    found.add_run(ran)
                 found.add(sources, edges, verdicts, optional=task in self.optional)
         self.end(rows, base, np.flatnonzero(~moved), running)
-        return self.enter(rows, base, self.hashed(base, found))
+        return self.enter(rows, base, self.hashed(base, found), found)
 
     def turns(self, rows: Rows, running: Flags, moved: Flags) -> Iterator[tuple[int, Ints]]:
         """(task, rows to look at), as the reference search does it.
@@ -308,22 +313,26 @@ class _Search:
         for task in self.idle:
             yield task, on if task in self.optional else on[~running[on]]
 
-    def hashed(self, base: int, found: _Moves) -> Moves:
+    def hashed(self, base: int, found: Found) -> Moves:
         """The moves, with the hashes of the states behind them."""
         sources, edges, verdicts, binding = found.joined()
         hashes = self.seen.hashes[base + sources] + self.tables.effects.deltas[edges]
         judged = np.flatnonzero(verdicts != NOTHING)
         hashes[judged] += self.judge.effects.deltas[verdicts[judged]]
+        for ran in found.runs:
+            hashes[ran.positions] += ran.gained
         return Moves(sources, edges, verdicts, hashes, binding)
 
-    def enter(self, rows: Rows, base: int, moves: Moves) -> Matrix:
+    def enter(self, rows: Rows, base: int, moves: Moves, found: Found | None = None) -> Matrix:
         """Number the states behind the moves, and build the rows of the new ones."""
         self.transitions += len(moves.edges)
+        good: Ints | None = None
         bad = self.judge.found[moves.verdicts]
         if bad.any():
             self.note_bad(moves, bad, base)
             self.escapes.add_ends(base + np.unique(moves.sources[bad & moves.binding]))
-            moves = moves.only(~bad)
+            good = np.flatnonzero(~bad)
+            moves = moves.only(good)
         sources, edges, verdicts, hashes, binding = moves
         numbers, fresh = self.number(sources, hashes)
         self.paths.add(base + sources[fresh], edges[fresh])
@@ -335,6 +344,8 @@ class _Search:
         new = rows.matrix[sources[fresh]].astype(kind, copy=False)
         self.tables.effects.apply(edges[fresh], new)
         self.judge.effects.apply(verdicts[fresh], new)
+        if found is not None:
+            found.put_runs(new, fresh if good is None else good[fresh])
         return new
 
     def number(self, sources: Ints, hashes: Hashes) -> tuple[Ints, Ints]:
@@ -398,10 +409,11 @@ class _Search:
     def note(self, findings: Sequence[Finding], path: Sequence[int]) -> None:
         """Keep findings behind a path of edges, if none has fewer steps."""
         if self.is_shorter(len(path)):
-            self.first = len(path), tuple(findings), self.schedule(path)
+            steps = self.runner.unfold(self.start(), path)
+            self.first = len(steps), tuple(findings), self.schedule(steps)
 
-    def schedule(self, path: Sequence[int]) -> Schedule:
-        taken = [self.tables.taken[edge] for edge in path]
+    def schedule(self, steps: Sequence[int]) -> Schedule:
+        taken = [self.tables.taken[edge] for edge in steps]
         branches = [step.edge.branch for step in taken]
         return Schedule(
             tasks=bytes([step.task for step in taken]),
@@ -417,8 +429,8 @@ class _Search:
         lost = self.escapes.first_lost(self.paths.count) if not self.at_start() else None
         if lost is not None:
             path = self.paths.to(lost)
-            row = [automaton.start + 1 for automaton in self.automata]
-            for edge in path:
+            row = self.start()
+            for edge in self.runner.unfold(row, path):
                 row[self.tables.taken[edge].task] = int(self.tables.following[edge])
             self.note([inescapable(self.world, self.pending(row))], path)
 
@@ -448,7 +460,8 @@ class _Search:
             stop=self.stop,
             collision_bound=states * states / 2.0**65,
             engine="numpy" if self.compiled is None else "numba",
-            startup_seconds=0.0 if self.compiled is None else self.loops.seconds,
+            startup_seconds=0.0 if self.loops is None else self.loops.seconds,
+            reduced=self.reduction is not None,
         )
 
     def goals(self) -> dict[str, bool]:

@@ -124,8 +124,9 @@ class Forest:
         """What the trees at ``roots`` say of the rows with those numbers.
 
         ``learn(position)`` must plant the answer for that item; it may add columns, but not change
-        rows: they are widened here.
+        rows: they are widened here, also for columns that others have added.
         """
+        rows.widen(len(self.spans))
         found = self._look(rows, numbers, roots)
         gaps = np.flatnonzero(found == UNKNOWN)
         while gaps.size:

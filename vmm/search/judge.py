@@ -8,7 +8,7 @@ is a path of a decision tree (see ``forest``) that begins at the edge or the pen
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,12 +21,38 @@ from vmm.search.forest import Forest
 
 if TYPE_CHECKING:
     from vmm.engine.cells import CellArray
+    from vmm.engine.ops import Op
     from vmm.engine.oracles import Oracles, States
     from vmm.engine.world import World
     from vmm.search.tables import Tables, Taken
 
 NOTHING = 1
 """The verdict that nothing is to be said and no monitor's state changes."""
+
+
+class Sorts(Protocol):
+    """What wants to know, beside the monitors, what goes on; see ``reduction``."""
+
+    def seen_by_monitors(self, view: RecordingView, task: int) -> None:
+        """Monitors looked at all this when a task made a step or published an access."""
+
+    def is_steady(self, view: RecordingView, task: int) -> bool:
+        """Whether only the task could change what monitors looked at when it published."""
+
+    def runs_on(self, task: int, op: Op, view: View) -> bool:
+        """Whether a task may go through a pending access at once."""
+
+
+class Said(NamedTuple):
+    """What is said to some edges.
+
+    ``on``: the task may then go through the access that it publishes. ``unsteady``: the verdict on
+    that access rests on something that others may change.
+    """
+
+    verdicts: Ints
+    on: Flags
+    unsteady: Flags
 
 
 class RecordingView(View):
@@ -65,9 +91,12 @@ class Judge:
         forest: Forest,
         tables: Tables,
     ) -> None:
+        self._sorts: Sorts | None = None
         self.effects = Effects(columns)
         self.findings: list[tuple[Finding, ...]] = []
         self.found: Flags = np.zeros(64, np.bool_)
+        self._runs: Flags = np.zeros(64, np.bool_)
+        self._unsteady: Flags = np.zeros(64, np.bool_)
         self._world = world
         self._oracles = oracles
         self._values = values
@@ -76,33 +105,41 @@ class Judge:
         self._tables = tables
         self._initial: States = () if oracles is None else oracles.initial()
         self._edges = _Roots(forest)
-        self._pending = [_Roots(forest) for _ in tables.automata]
         self._known: dict[tuple[object, ...], int] = {}
         self._verdict((), ())  # UNKNOWN has a number, too
         self._known.clear()
         assert self._verdict((), ()) == NOTHING
-        for roots in self._pending:
-            forest.slots[roots.of(np.zeros(1, np.intp))] = -1 - NOTHING
+        self.begin(None)
 
-    def verdicts(self, task: int, rows: Rows, sources: Ints, edges: Ints) -> Ints:
+    def begin(self, sorts: Sorts | None) -> None:
+        """Judge pending accesses anew, with or without ``sorts``."""
+        self._sorts = sorts
+        self._pending = [_Roots(self._forest) for _ in self._tables.automata]
+        for roots in self._pending:
+            self._forest.slots[roots.of(np.zeros(1, np.intp))] = -1 - NOTHING
+
+    def verdicts(self, task: int, rows: Rows, sources: Ints, edges: Ints) -> Said:
         """What the monitors say to the edges of a task taken in some rows."""
         said = np.full(len(edges), NOTHING, np.intp)
-        if self._oracles is None or not edges.size:
-            return said
+        on, unsteady = np.zeros((2, len(edges)), np.bool_)
+        if not edges.size:
+            return Said(said, on, unsteady)
         at = np.flatnonzero(self._tables.eventful[edges])
-        if at.size:
+        if at.size and self._oracles is not None:
             said[at] = self._steps(rows, sources[at], edges[at])
-        if self._oracles.on_pending:
+        if self._judges_accesses:
             following = self._tables.following[edges]
             roots = self._pending[task].of(following)
             at = np.flatnonzero((self._forest.slots[roots] != -1 - NOTHING) & ~self.found[said])
             if at.size:
                 judged = self._accesses(
-                    task, self._after(rows, sources[at], edges[at]), following[at], roots[at]
+                    task, self.after(rows, sources[at], edges[at]), following[at], roots[at]
                 )
                 bad = self.found[judged]
                 said[at[bad]] = judged[bad]
-        return said
+                on[at] = self._runs[judged]
+                unsteady[at] = self._unsteady[judged]
+        return Said(said, on, unsteady)
 
     def roots(self, edges: Ints) -> tuple[Ints, Ints]:
         """Where the trees begin on the steps by these edges, and on what is pending after them.
@@ -124,10 +161,12 @@ class Judge:
     def first_access(self, task: int, number: int, row: Sequence[int]) -> tuple[Finding, ...]:
         """What is said to the access that a task publishes before the first step."""
         op = self._tables.op(task, number)
-        if self._oracles is None or op is None:
-            return ()
-        view = View(lambda cell: self._value(row, cell))
-        return tuple(self._oracles.pending(self._world.tasks[task], op, view))
+        return () if op is None else self._judge_access(task, op, self.recording(row))[0]
+
+    @property
+    def _judges_accesses(self) -> bool:
+        watched = self._oracles is not None and bool(self._oracles.on_pending)
+        return watched or self._sorts is not None
 
     def view(self, row: Sequence[int]) -> View:
         """The cells of a row."""
@@ -135,16 +174,25 @@ class Judge:
 
     # --- many at once ---
 
-    def _after(self, rows: Rows, sources: Ints, edges: Ints) -> Rows:
-        """The rows behind the edges, with the monitors' states of before."""
-        matrix = rows.matrix[sources]
-        kind = smallest_type(self._columns.largest)
-        after = Rows(matrix.astype(kind, copy=False), self._columns.width)
+    def after(self, rows: Rows, sources: Ints, edges: Ints, verdicts: Ints | None = None) -> Rows:
+        """The rows behind the edges; without ``verdicts``, with the monitors' states of before."""
+        after = self.fitting(Rows(rows.matrix[sources], self._columns.width))
         self._tables.effects.apply(edges, after.matrix)
+        if verdicts is not None:
+            self.effects.apply(verdicts, after.matrix)
         return after
 
+    def fitting(self, rows: Rows) -> Rows:
+        """The rows with room for all columns and all numbers."""
+        kind = smallest_type(self._columns.largest)
+        return Rows(rows.matrix.astype(kind, copy=False), self._columns.width)
+
+    def recording(self, row: Sequence[int]) -> RecordingView:
+        """The cells of a row, shown by a view that keeps what was looked at."""
+        return RecordingView(lambda cell: self._value(row, cell))
+
     def _steps(self, rows: Rows, sources: Ints, edges: Ints) -> Ints:
-        after = self._after(rows, sources, edges)
+        after = self.after(rows, sources, edges)
         roots = self._edges.of(edges)
 
         def learn(position: int) -> None:
@@ -158,12 +206,24 @@ class Judge:
             row = after.matrix[position].tolist()
             op = self._tables.op(task, int(following[position]))
             assert op is not None, "nothing is pending of a task that has ended"
-            assert self._oracles is not None
-            view = RecordingView(lambda cell: self._value(row, cell))
-            found = self._oracles.pending(self._world.tasks[task], op, view)
-            self._plant(int(roots[position]), row, view, (), self._verdict((), tuple(found)))
+            view = self.recording(row)
+            verdict = self._verdict((), *self._judge_access(task, op, view))
+            self._plant(int(roots[position]), row, view, (), verdict)
 
         return self._forest.answers(after, np.arange(len(after)), roots, learn)
+
+    def _judge_access(
+        self, task: int, op: Op, view: RecordingView
+    ) -> tuple[tuple[Finding, ...], bool, bool]:
+        """What is found, whether the task may go through the access, whether others have a say."""
+        found: tuple[Finding, ...] = ()
+        if self._oracles is not None:
+            found = tuple(self._oracles.pending(self._world.tasks[task], op, view))
+        if self._sorts is None:
+            return found, False, False
+        self._sorts.seen_by_monitors(view, task)
+        unsteady = not self._sorts.is_steady(view, task)
+        return found, self._sorts.runs_on(task, op, view) and not found, unsteady
 
     # --- one of them ---
 
@@ -179,8 +239,10 @@ class Judge:
             column = self._columns.of.get(-1 - number)
             if column is not None:
                 states[number] = self._columns.content_in(row, column)
-        view = RecordingView(lambda cell: self._value(row, cell))
+        view = self.recording(row)
         after, found = self._oracles.step(tuple(states), step, view)
+        if self._sorts is not None:
+            self._sorts.seen_by_monitors(view, taken.task)
         moved = () if found else self._moved(asked, states, after)
         asked_variables = [-1 - number for number in asked]
         self._plant(root, row, view, asked_variables, self._verdict(moved, found))
@@ -220,12 +282,21 @@ class Judge:
         self._columns.depend(root, [v for v in variables if v not in of], view.arrays)
         self._forest.plant(root, row, [of[v] for v in variables if v in of], verdict)
 
-    def _verdict(self, changes: tuple[Change, ...], found: tuple[Finding, ...]) -> int:
-        known = self._known.get((changes, found))
+    def _verdict(
+        self,
+        changes: tuple[Change, ...],
+        found: tuple[Finding, ...],
+        on: bool = False,
+        unsteady: bool = False,
+    ) -> int:
+        key = changes, found, on, unsteady
+        known = self._known.get(key)
         if known is None:
-            known = self._known[changes, found] = self.effects.add(changes)
+            known = self._known[key] = self.effects.add(changes)
             self.findings.append(found)
             self.found = appended(self.found, known, [bool(found)])
+            self._runs = appended(self._runs, known, [on])
+            self._unsteady = appended(self._unsteady, known, [unsteady])
         return known
 
     def _value(self, row: Sequence[int], cell: int) -> Any:

@@ -73,7 +73,7 @@ class Moves(NamedTuple):
     hashes: Hashes
     binding: Flags
 
-    def only(self, kept: Flags | slice) -> Moves:
+    def only(self, kept: Flags | Ints | slice) -> Moves:
         """Some of them."""
         return Moves(*[part[kept] for part in self])  # type: ignore[arg-type]
 

@@ -42,7 +42,8 @@ class Result:
     sparse cells that hold their initial value are left out. ``local_states`` is per task.
     ``collision_bound`` bounds the probability that two states were taken for one. ``engine`` is
     what expanded the states at last: python, numpy or numba; ``startup_seconds`` are those that
-    went into importing numba and compiling.
+    went into importing numba and compiling. ``reduced``: the counts are those of a search with
+    partial-order reduction.
     """
 
     verdict: Verdict
@@ -60,6 +61,7 @@ class Result:
     collision_bound: float = 0.0
     engine: str = "python"
     startup_seconds: float = 0.0
+    reduced: bool = False
 
     @property
     def terminal_states(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vmm.engine.automaton import Automaton, Edge, Values
 from vmm.engine.monitor import Change as CellChange
-from vmm.search.arrays import Flags, Ints, Matrix, Rows, appended
+from vmm.search.arrays import Flags, Ints, Matrix, Rows, appended, roomier
 from vmm.search.columns import Columns, Effects
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Tables:
         self.counts: Ints = np.zeros(256, np.intp)
         self._groups = 1
         self.roots: Matrix = np.full((len(automata), 64), -1, np.intp)
+        self.stays_able: list[Flags] = [np.zeros(64, np.bool_) for _ in automata]
+        """By task and local state: whether it has not ended and waits for nothing."""
         self._known = [1] * len(automata)
         for task in range(len(automata)):
             self._meet(task)
@@ -148,7 +150,9 @@ class Tables:
             more = np.full((len(self.roots), total), -1, np.intp)
             self.roots = np.concatenate([self.roots, more], axis=1)
         roots = self.roots[task]
+        able = self.stays_able[task] = roomier(self.stays_able[task], total)
         for number in range(known, total):
             roots[number] = self._forest.root()
+            able[number] = not self.automata[task].ops[number - 1].may_block
             self._columns.number_local(task, number)
         self._known[task] = total

@@ -1,0 +1,206 @@
+"""Partial-order reduction: inside a critical section a task runs on while nobody else could tell.
+
+    task 0                                 task 1
+    acquire lock
+    read   guarded cell                    may come in before, between or after: it cannot
+    write  guarded cell                    look at the cell, so that all of it is one state
+    release lock
+
+An access may be run through if it carries no event, cannot block and has one way to come out, and
+each cell of it is fully guarded, or write guarded and only read, by a lock that the task holds.
+Nothing that another task may do before the release depends on such an access. So a state in which
+one is pending is not kept: the task steps on at once. All else is a choice point: acquire, release,
+waits, choices, marks, steps with events, accesses to other cells.
+
+That rests on facts that only the search itself can show, so each is checked in every state that it
+visits (Stoller and Cohen): that nobody touches a guarded cell without its lock, that no monitor
+looks at a guarded cell while another task holds the lock, and that locks are only acquired and
+released. A cell, array or lock of which that turns out to be false is *exposed*: accesses to it
+are choice points, and if some were run through before, the search starts over.
+
+Monitors may also judge an access when it is published. If they look at anything that others may
+change, the step that published it is a choice point.
+
+Only foreground and eventual tasks run on: the world may come to rest while a daemon or an optional
+task is in the middle of something. And as these act only while others can, an access after which
+its task may have to wait, or has ended, is a choice point in a world that has some of them.
+
+A task that keeps coming by the same local state stops there, so no cycle is without a choice point.
+
+Source: Stoller and Cohen, Optimistic synchronization-based state-space reduction (2006); Holzmann
+and Peled, An improvement in formal verification (1994), for the cycles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmm.engine.cells import Guard, Lock
+from vmm.engine.ops import Acquire, Atomically, Cas, Observe, Read, Release, Update, Write
+from vmm.engine.task import TaskKind
+from vmm.search.arrays import Flags, Ints, Rows
+from vmm.search.moves import Ran, TaskMoves
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell
+    from vmm.engine.monitor import View
+    from vmm.engine.ops import Op
+    from vmm.engine.world import World
+    from vmm.search.judge import Judge, RecordingView
+    from vmm.search.tables import Tables
+
+QUIET_OPS = (Read, Write, Cas, Update, Atomically, Observe)
+"""Ops without a word of their own; each class is meant exactly, since subclasses may block."""
+
+Exposed = object
+"""A cell, an array or a lock."""
+
+
+class Reduction:
+    """Says which pending accesses are run through. ``broken``: one was that should not have been.
+
+    A ``Judge`` asks it, so once for each input that differs. ``exposed`` only grows, and outlives
+    the search that begins over.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.exposed: dict[Exposed, None] = {}
+        self.broken = False
+        self._world = world
+        self._relied: dict[Exposed, None] = {}
+
+    def start_over(self) -> None:
+        """Forget what was relied on: the search begins again."""
+        self.broken = False
+        self._relied.clear()
+
+    def seen_by_monitors(self, view: RecordingView, task: int) -> None:
+        """Monitors looked at all this when ``task`` made a step, or published an access."""
+        for number in list(view.cells):
+            cell = self._world.cells[number]
+            # No write-guarded cell is written on the way, so that nobody can tell there.
+            if cell.guard is not Guard.FULL or cell.lock is None or self._is_exposed(cell):
+                continue
+            if view[cell.lock] not in (0, task + 1):
+                self._expose(cell)
+
+    def is_steady(self, view: RecordingView, task: int) -> bool:
+        """Whether all that monitors looked at when ``task`` published an access is its own."""
+        if view.arrays:
+            return False
+        for number in list(view.cells):
+            cell = self._world.cells[number]
+            lock = cell if isinstance(cell, Lock) else cell.lock
+            if lock is None or (lock is not cell and cell.guard is not Guard.FULL):
+                return False
+            if view[lock] != task + 1:
+                return False
+        return True
+
+    def runs_on(self, task: int, op: Op, view: View) -> bool:
+        """Whether ``task`` may go through the access that it has pending."""
+        if not isinstance(op, Acquire | Release):
+            for cell in op.written:
+                if isinstance(cell, Lock):
+                    self._expose(cell)
+        held = [self._holds(task, op, cell, view) for cell in op.cells]
+        quiet = type(op) in QUIET_OPS and op.event is None and all(held)
+        kind = self._world.tasks[task].kind
+        if not quiet or kind not in (TaskKind.FOREGROUND, TaskKind.EVENTUAL):
+            return False
+        if any(cell.guard is Guard.WRITE for cell in op.written):
+            return False
+        if any(self._is_exposed(cell) for cell in op.cells):
+            return False
+        for cell in op.cells:
+            self._relied.update(dict.fromkeys(_parts(cell)))
+        return True
+
+    def _holds(self, task: int, op: Op, cell: Cell[Any], view: View) -> bool:
+        """Whether the task holds the cell's lock; a cell whose guard is broken is exposed."""
+        if cell.lock is None:
+            return False
+        holds: bool = view[cell.lock] == task + 1
+        if not holds and (cell.guard is Guard.FULL or cell in op.written):
+            self._expose(cell)
+        return holds
+
+    def _is_exposed(self, cell: Cell[Any]) -> bool:
+        return any(part in self.exposed for part in _parts(cell))
+
+    def _expose(self, part: Exposed) -> None:
+        self.exposed[part] = None
+        self.broken |= part in self._relied
+
+
+def _parts(cell: Cell[Any]) -> tuple[Exposed, ...]:
+    return (cell,) if cell.lock is None else (cell, cell.lock)
+
+
+class Runner:
+    """Runs tasks on, for many states at once."""
+
+    def __init__(self, world: World, tables: Tables, judge: Judge) -> None:
+        kinds = [task.kind for task in world.tasks]
+        self._careful = TaskKind.DAEMON in kinds or TaskKind.OPTIONAL in kinds
+        self._tables = tables
+        self._judge = judge
+
+    def run_on(self, rows: Rows, moves: TaskMoves, on: Flags) -> Ran:
+        """Step a task on from behind those of its moves for which ``on`` says so.
+
+        Where a monitor objects to an access on the way, its verdict is put into the moves.
+        """
+        tables, judge = self._tables, self._judge
+        task, sources, edges, verdicts = moves
+        positions = np.flatnonzero(on)
+        edges = edges[positions]
+        rows = judge.after(rows, sources[positions], edges, verdicts[positions])
+        gained = np.zeros(len(positions), np.uint64)
+        going = np.arange(len(positions))
+        mark, count, next_mark = tables.following[edges], 0, 1
+        through = [np.empty(0, np.intp)]
+        while going.size:
+            _, taken = tables.moves(task, rows, going)
+            said, on, unsteady = judge.verdicts(task, rows, going, taken)
+            may = ~unsteady
+            if self._careful:
+                may &= tables.stays_able[task][tables.following[taken]]
+            going, taken, said, on = going[may], taken[may], said[may], on[may]
+            gained[going] += tables.effects.deltas[taken]
+            rows = self._stepped(rows, going, taken)
+            through.append(taken)
+            bad = judge.found[said]
+            verdicts[positions[going[bad]]] = said[bad]
+            # A task that is back where the mark is has gone round: Brent's way to find it.
+            on &= tables.following[taken] != mark[going]
+            count += 1
+            if count == next_mark:
+                mark[going], next_mark = tables.following[taken], 2 * next_mark
+            going = going[on]
+        return Ran(positions, rows, gained, np.concatenate(through))
+
+    def unfold(self, start: Sequence[int], path: Sequence[int]) -> list[int]:
+        """A path of edges from the row ``start``, with those that were run through."""
+        steps: list[int] = []
+        first = np.zeros(1, np.intp)
+        rows = Rows(np.array([start], np.intp), len(start))
+        for edge in path:
+            task, edges = self._tables.taken[edge].task, np.array([edge], np.intp)
+            rows = self._judge.fitting(rows)
+            said, on, _ = self._judge.verdicts(task, rows, first, edges)
+            ran = self.run_on(rows, TaskMoves(task, first, edges, said), on)
+            steps += [edge, *ran.edges.tolist()]
+            rows = ran.rows if on.any() else self._judge.after(rows, first, edges, said)
+        return steps
+
+    def _stepped(self, rows: Rows, numbers: Ints, edges: Ints) -> Rows:
+        """The rows, with those of the numbers one edge further."""
+        rows = self._judge.fitting(rows)
+        part = rows.matrix[numbers]
+        self._tables.effects.apply(edges, part)
+        rows.matrix[numbers] = part
+        return rows
