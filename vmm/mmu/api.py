@@ -52,6 +52,8 @@ class FaultResult(enum.Enum):
     """The shadow was fixed, or something changed: run the instruction again."""
     EMULATE = "emulate"
     """A write to a shadowed guest table: the store must be emulated."""
+    NO_MEMORY = "no memory"
+    """Nothing was done (-ENOMEM); only with the feature memory-caches."""
 
 
 class EmulatedStore(Event, frozen=True):
@@ -81,3 +83,7 @@ class ShadowPageFreed(Event, frozen=True):
 
     page: int
     gfn: Gfn
+
+
+class MmuDestroyed(Event, frozen=True):
+    """The VM's MMU is torn down: nothing of it may be left."""

@@ -112,9 +112,13 @@ class PageFault(ModelObject):
         child = await self.mmu.shadowing.get_page(vcpu, gfn, role)
         unchanged = await self.gpte_unchanged(walk, level - 1)
         if unchanged:
-            await child.parents.update(add_ref, SpteRef(page.number, index))
-            await page.set_spte(index, make_link(child.pfn))
+            await self.link(vcpu, page, index, child)
         return child, unchanged
+
+    async def link(self, vcpu: VcpuState, page: ShadowPage, index: int, child: ShadowPage) -> None:
+        """Record the parent, then store the link."""
+        await child.parents.update(add_ref, SpteRef(page.number, index))
+        await page.set_spte(index, make_link(child.pfn))
 
     async def child_matches(self, child: ShadowPage, gfn: Gfn, role: Role) -> bool:
         """Whether a linked child shadows what the walk found."""

@@ -69,9 +69,13 @@ class SetSpte(ModelObject):
             await self.mmu.rmap.remove(self.gfn(old), ref)
         await page.set_spte(index, new)
         if new & P and (moves or not old & P):
-            await self.mmu.rmap.add(self.gfn(new), ref)
+            await self.rmap_add(me, new, ref)
         if loses_rights(old, new):
             await self.mmu.flusher.flush_remote(me)
+
+    async def rmap_add(self, me: VcpuState | None, new: int, ref: SpteRef) -> None:
+        """Record what ``ref`` maps."""
+        await self.mmu.rmap.add(self.gfn(new), ref)
 
     def gfn(self, spte: int) -> Gfn:
         """The guest frame that a present leaf spte maps."""

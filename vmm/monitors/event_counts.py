@@ -10,7 +10,7 @@ from vmm.engine.world import World
 from vmm.hw.events import TlbFlush
 from vmm.mmu.api import EmulatedStore, ShadowPageFreed, ShadowPageMade
 from vmm.monitors import Oracle
-from vmm.vcpu.events import Enter, Exit
+from vmm.vcpu.events import Enter, Exit, UserExit
 from vmm.vcpu.vcpu import Vm
 
 NAMES: Mapping[type[Event], str] = {
@@ -28,7 +28,7 @@ class EventCounts(Monitor):
     """The state is the counts by name; it never repeats, so no search carries it."""
 
     name = "counts/events"
-    events = (*NAMES, Exit)
+    events = (*NAMES, Exit, UserExit)
     counts = True
 
     def initial(self) -> Counts:
@@ -36,7 +36,13 @@ class EventCounts(Monitor):
 
     def on_event(self, state: Counts, event: Event, step: Step, view: View) -> Verdict:
         del step, view
-        name = f"exits: {event.reason}" if isinstance(event, Exit) else NAMES[type(event)]
+        match event:
+            case Exit(_, reason):
+                name = f"exits: {reason}"
+            case UserExit(_, error):
+                name = f"returns to userspace: {error}"
+            case _:
+                name = NAMES[type(event)]
         return {**state, name: state.get(name, 0) + 1}, ()
 
     def summary(self, state: Counts) -> Counts:

@@ -16,3 +16,10 @@ class Exit(Event, frozen=True):
 
     vcpu: int
     reason: str
+
+
+class UserExit(Event, frozen=True):
+    """KVM_RUN returned to userspace with an error."""
+
+    vcpu: int
+    error: str

@@ -181,6 +181,12 @@ class Guest(ModelObject):
         await self.vm.loop.leave(self.vcpu, "cr3 load")
         await self.vm.mmu.roots.switch(self.vcpu, root)
 
+    async def close(self) -> None:
+        """The last thing that happens on this vCPU: userspace closes it."""
+        raise UsageError(
+            'a vCPU is closed only to destroy the VM: give the machine features=("teardown",)'
+        )
+
     # --- barriers and interrupts ---
 
     async def mfence(self) -> None:

@@ -39,6 +39,14 @@ class Host(ModelObject):
         """Take the host page of a guest frame away; whether it could be had."""
         raise _missing("host-paging")
 
+    async def run_short(self, allocations: int = 1) -> None:
+        """Let the next allocations of KVM fail."""
+        raise _missing("memory-caches")
+
+    async def destroy_vm(self) -> None:
+        """Wait until every vCPU is closed, then free all that the MMU has."""
+        raise _missing("teardown")
+
     async def mark(self, goal: str) -> None:
         """Reach a goal of the scenario."""
         await mark(goal)

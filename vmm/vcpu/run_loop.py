@@ -134,8 +134,10 @@ class RunLoop(ModelObject):
             if found is not None:
                 return found
             answer = await self.fault(vcpu, gva, kind)
-            if answer is not FaultResult.RESUME:
-                return None if answer is FaultResult.EMULATE else answer
+            if isinstance(answer, GuestFault):
+                return answer
+            if answer is FaultResult.EMULATE:
+                return None
 
     async def translate_both(
         self, vcpu: Vcpu, first: Gva, second: Gva, kind: AccessKind
@@ -154,8 +156,10 @@ class RunLoop(ModelObject):
             if high is not None:
                 return low, high
             answer = await self.fault(vcpu, second, kind)
-            if answer is not FaultResult.RESUME:
-                return None if answer is FaultResult.EMULATE else answer
+            if isinstance(answer, GuestFault):
+                return answer
+            if answer is FaultResult.EMULATE:
+                return None
 
     async def look_up(
         self, vcpu: Vcpu, boundary: Boundary, gva: Gva, kind: AccessKind
