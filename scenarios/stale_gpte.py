@@ -27,7 +27,7 @@ SCENARIO = Scenario(
         spaces={"A": {DATA: page(3)}, "B": {DATA: page(OLD_FRAME)}}, starts=("B", "A")
     ),
     goals=("fault retried", "store emulated"),
-    bugs=("stale-gpte",),
+    bugs=("stale-gpte", "stray-parent-link"),
 )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.hand import bench
 from vmm.bits import U, W
-from vmm.errors import InternalError
+from vmm.engine.ops import WaitUntil
 from vmm.hw.events import GiveBack, Take
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header
@@ -38,8 +37,10 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(gfn=gfns, role=roles)
     def insert(self, gfn: Gfn, role: Role) -> None:
         if not self.free:
-            with pytest.raises(InternalError, match="no free shadow page"):
-                self.bench.hand.locked(self.cache.insert(gfn, role))
+            doing = self.bench.hand.start(self.cache.insert(gfn, role))
+            doing.until(lambda op: isinstance(op, WaitUntil))
+            assert not doing.enabled, "it waits for good"
+            doing.program.close()
             return
         page = self.bench.hand.locked(self.cache.insert(gfn, role))
         assert page.number == self.free[0]

@@ -63,7 +63,7 @@ def test_reference_search_agrees(loaded: LoadedScenario) -> None:
 
 @EACH_BUG
 def test_random_schedules_find_the_bug(bug: str) -> None:
-    """Within a thousand executions; measured: after 1 to 3, 51 to 327, and 4 to 55 of them."""
+    """Within a thousand executions; most bugs take fewer than a hundred."""
     world = catalogue.main_scenario(bug)
     built = prepare_full(world, bug)
     for seed in range(FOUND_WITHIN):

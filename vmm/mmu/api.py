@@ -85,5 +85,11 @@ class ShadowPageFreed(Event, frozen=True):
     gfn: Gfn
 
 
+class PoolExhausted(Event, frozen=True):
+    """A shadow page for ``gfn`` was needed, but none is free."""
+
+    gfn: Gfn
+
+
 class MmuDestroyed(Event, frozen=True):
     """The VM's MMU is torn down: nothing of it may be left."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmm.engine.cells import CellArray, Guard
-from vmm.engine.ops import atomically
+from vmm.engine.ops import atomically, mark, wait_until
 from vmm.engine.world import ModelObject, World
-from vmm.errors import InternalError
 from vmm.hw.events import GiveBack, Take
-from vmm.mmu.api import ShadowPageFreed, ShadowPageMade
+from vmm.mmu.api import PoolExhausted, ShadowPageFreed, ShadowPageMade
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, ShadowPage, make_spte_array
 from vmm.units import Gfn
@@ -71,10 +70,14 @@ class PageCache(ModelObject):
         return None
 
     async def insert(self, gfn: Gfn, role: Role) -> ShadowPage:
-        """Take a free page into the cache under a key. Errors: the pool is empty."""
+        """Take a free page into the cache under a key.
+
+        An empty pool is the end of a host thread that holds the lock (KVM: a null pointer).
+        """
         free = await self.free
         if not free:
-            raise InternalError("no free shadow page: recycling must run before a page is needed")
+            await mark(PoolExhausted(gfn))
+            (free,) = await wait_until(self.free, bool)
         page = self.pages[free[0]]
         await atomically(
             _insert,
