@@ -18,7 +18,7 @@ SCENARIO = Scenario(
     source="KVM daea3e73cb (2010)",
     machine=MachineConfig(spaces={"A": {DATA: page(2)}}),
     goals=("exchange emulated", "exchanged", "not exchanged"),
-    bugs=("locked-rmw-emulation",),
+    bugs=("locked-rmw-emulation", "cmpxchg8b-halves"),
 )
 
 

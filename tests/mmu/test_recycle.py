@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from tests.hand import Bench, bench
 from vmm.bits import U, W
 from vmm.engine.events import Goal
@@ -60,3 +64,56 @@ def test_one_pass_ends_even_if_all_are_in_use() -> None:
     made = pool(5, min_free=1, refill=1, roots=tuple(range(5)))
     assert recycle(made) == []
     assert made.hand[made.vm.mmu.cache.active] == tuple(range(5))
+
+
+PAGES, MIN_FREE, REFILL = 8, 3, 5
+
+
+class RecycleMachine(RuleBasedStateMachine):
+    """A pool against a list, oldest page first, and a dict of users."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = bench(shadow_pages=PAGES, min_free=MIN_FREE, refill=REFILL)
+        self.cache = self.bench.vm.mmu.cache
+        self.active: list[int] = []
+        self.users: dict[int, int] = {}
+        self.made = 0
+
+    @precondition(lambda self: len(self.active) < PAGES)
+    @rule()
+    def take(self) -> None:
+        self.made += 1
+        role = Role(1, direct=False, access=W | U)
+        page = self.bench.hand.locked(self.cache.insert(Gfn(0x20 + self.made), role))
+        self.active.append(page.number)
+        self.users[page.number] = 0
+
+    @precondition(lambda self: self.active)
+    @rule(data=st.data(), change=st.sampled_from([1, -1]))
+    def use(self, data: st.DataObject, change: int) -> None:
+        number = data.draw(st.sampled_from(self.active))
+        self.users[number] = max(0, self.users[number] + change)
+        self.bench.hand[self.cache.pages[number].root_count] = self.users[number]
+
+    @rule()
+    def recycle(self) -> None:
+        recycle(self.bench)
+        if PAGES - len(self.active) >= MIN_FREE:
+            return
+        for number in list(self.active):
+            self.active.remove(number)
+            if self.users[number]:
+                self.active.append(number)
+            if PAGES - len(self.active) >= REFILL:
+                break
+
+    @invariant()
+    def the_same_pages_in_the_same_order(self) -> None:
+        assert self.bench.hand[self.cache.active] == tuple(self.active)
+        free = [number for number in range(PAGES) if number not in self.active]
+        assert self.bench.hand[self.cache.free] == tuple(free)
+
+
+TestRecycle = RecycleMachine.TestCase
+TestRecycle.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
