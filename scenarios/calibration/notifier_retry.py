@@ -66,7 +66,9 @@ class Page(ModelObject):
         )
         self.pfn: Cell[int] = world.cell("pfn", OLD, marked=True)
         self.spte: Cell[int] = world.cell("spte", 0, guard=Guard.FULL, lock=self.lock)
-        self.tlbs = tuple([world.cell(f"tlb[{number}]", 0) for number in range(vcpus)])
+        self.tlbs = tuple(
+            [world.cell(f"tlb[{number}]", 0, buffered=False) for number in range(vcpus)]
+        )
 
 
 @SCENARIO.world

@@ -11,6 +11,11 @@ request: then either it sees the request, or the flusher sees its mode and waits
 request, see a vCPU that is still outside, and free the frame; then the guest runs on the stale
 entry of its TLB.
 
+The order in which they are written is not enough where stores are buffered (``memory_model=tso``):
+then each side may load the other's word while its own store still waits in the buffer. So both
+make theirs with a full barrier: the vCPU takes the request by a locked instruction, the flusher
+sets it by one. With ``barrier=0`` the flusher stores plainly, which is right under ``sc`` alone.
+
 Like the page fault beside it, this world measures searches: its states grow quickly with ``vcpus``,
 ``flushers`` and ``entries``.
 """
@@ -47,6 +52,7 @@ SCENARIO = Scenario(
         Parameter("flushers", 1, "how many host threads move it", minimum=1, maximum=4),
         Parameter("entries", 2, "how often each vCPU enters the guest", minimum=1, maximum=8),
         Parameter("publish_first", 1, "whether the mode is set before the look", choices=(0, 1)),
+        Parameter("barrier", 1, "whether the request comes with a full barrier", choices=(0, 1)),
     ),
     small={"vcpus": 2, "flushers": 1, "entries": 2},
 )
@@ -68,7 +74,7 @@ class Vm(ModelObject):
         self.frames = tuple([world.cell(f"frame {n}", USED) for n in range(frames)])
         self.modes = tuple([world.cell(f"mode{n}", OUTSIDE) for n in range(vcpus)])
         self.requests = tuple([world.cell(f"request{n}", 0) for n in range(vcpus)])
-        self.tlbs = tuple([world.cell(f"tlb{n}", -1) for n in range(vcpus)])
+        self.tlbs = tuple([world.cell(f"tlb{n}", -1, buffered=False) for n in range(vcpus)])
 
 
 @SCENARIO.world
@@ -77,7 +83,7 @@ def build(world: World, params: Params) -> None:
     for cpu in range(params["vcpus"]):
         world.task(f"vCPU {cpu}", run, vm, cpu, params["entries"], params["publish_first"])
     for number in range(params["flushers"]):
-        world.task(f"flusher {number}", move, vm)
+        world.task(f"flusher {number}", move, vm, params["barrier"])
     world.monitors.append(NoFreeFrame(vm))
 
 
@@ -122,13 +128,13 @@ def loaded(frame: int) -> Goal | None:
     return Goal(MOVED) if frame else None
 
 
-async def move(vm: Vm) -> None:
+async def move(vm: Vm, barrier: int) -> None:
     """Map the page's next frame, make every vCPU forget the old one, and free that."""
     await vm.lock.acquire()
     old = await vm.pte
     await vm.pte.set(old + 1)
     for request, mode in zip(vm.requests, vm.modes, strict=True):
-        await request.set(1)
+        await request.set(1, serialising=bool(barrier))
         await wait_until(mode, is_outside)
     await vm.lock.release()
     await vm.frames[old].set(FREE)

@@ -20,6 +20,7 @@ class LostUpdates(Monitor):
     def on_event(self, state: None, event: Event, step: Step, view: View) -> Verdict:
         del view
         assert isinstance(event, Exchange)
+        # Buffered cells are memory; a drain changes its store buffer too.
         return state, tuple(
             [
                 SPEC.finding(
@@ -30,7 +31,7 @@ class LostUpdates(Monitor):
                     change.cell.name,
                 )
                 for change in step.changes
-                if part_of(change.old, event.gpa, event.size) != event.seen
+                if change.cell.buffered and part_of(change.old, event.gpa, event.size) != event.seen
             ]
         )
 

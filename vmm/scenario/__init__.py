@@ -22,7 +22,6 @@ from vmm.engine.ops import (
 )
 from vmm.engine.schedule import Picker, Schedule
 from vmm.engine.task import TaskKind
-from vmm.engine.tso import add_store_buffers
 from vmm.engine.world import ModelObject, World
 from vmm.hw.access import GuestFault
 from vmm.hw.layout import REGION, page
@@ -71,7 +70,6 @@ __all__ = [
     "TaskKind",
     "View",
     "World",
-    "add_store_buffers",
     "atomically",
     "audit_point",
     "choose",

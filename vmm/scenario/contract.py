@@ -11,6 +11,7 @@ from vmm.discovery import unknown
 from vmm.engine.schedule import Picker
 from vmm.engine.world import World
 from vmm.errors import UsageError
+from vmm.machine import MEMORY_MODELS
 
 Params = Mapping[str, Any]
 """The parameters of an experiment by name: ints and strings, checked already."""
@@ -62,6 +63,11 @@ MACHINE_PARAMETERS = (
     Parameter("smp", 0, "1: several vCPUs also in an era that had one", minimum=0, maximum=1),
 )
 """What every scenario with a machine can be given beside its own parameters."""
+
+WORLD_PARAMETERS = (
+    Parameter("memory_model", "sc", "tso: the store buffers of x86", choices=MEMORY_MODELS),
+)
+"""What every scenario can be given, also one without a machine."""
 
 
 @dataclass(eq=False)
@@ -139,10 +145,12 @@ class Scenario:
     def values(self, given: Params) -> dict[str, int | str]:
         """The parameters with their defaults filled in. Errors: unknown name, bad value."""
         known = {parameter.name: parameter for parameter in self.parameters}
+        common: tuple[Parameter, ...] = WORLD_PARAMETERS
         if self.machine is not None:
-            for parameter in MACHINE_PARAMETERS:
-                if parameter.name in given:
-                    known.setdefault(parameter.name, parameter)
+            common += MACHINE_PARAMETERS
+        for parameter in common:
+            if parameter.name in given:
+                known.setdefault(parameter.name, parameter)
         for name in given:
             if name not in known:
                 raise unknown("parameter", name, known)

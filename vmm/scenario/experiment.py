@@ -11,6 +11,7 @@ from vmm.engine.hosts import HOSTS, driver
 from vmm.engine.live import Run
 from vmm.engine.schedule import Origin, Picker, Recorded
 from vmm.engine.trace import Outcome
+from vmm.engine.tso import add_store_buffers
 from vmm.engine.world import World
 from vmm.eras import ERAS
 from vmm.errors import ScheduleError, StaleSchedule, UsageError
@@ -87,6 +88,8 @@ class Experiment:
         scenario.build(world, self.params)
         if not world.tasks:
             raise UsageError(f"{self.loaded.path}: the world has no task: add some with world.task")
+        if self.params.get("memory_model") == "tso":
+            add_store_buffers(world)
         made = [factory(world, None) for factory in monitor_factories()]
         world.monitors.extend(monitor for monitor in made if monitor is not None)
         return world

@@ -24,12 +24,13 @@ def machine_of(scenario: Scenario, params: Mapping[str, Any]) -> MachineConfig:
 
 
 def configured(machine: MachineConfig, params: Mapping[str, Any]) -> MachineConfig:
-    """The machine with what the parameters of every machine add (MACHINE_PARAMETERS)."""
+    """The machine with what parameters of every machine add (MACHINE_ and WORLD_PARAMETERS)."""
     named = [name.strip().replace("_", "-") for name in str(params.get("features", "")).split(",")]
     return replace(
         machine,
         features=(*machine.features, *filter(None, named)),
         smp=machine.smp or bool(params.get("smp", 0)),
+        memory_model=params.get("memory_model", machine.memory_model),
     )
 
 
