@@ -6,7 +6,7 @@ here. For tiny worlds only.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class _Memory(defaultdict[int, Any]):
         return self.world.cells[cell].initial
 
 
-class _Execution:
+class Execution:
     """One prefix, run from the start."""
 
     def __init__(self, world: World, prefix: Prefix) -> None:
@@ -86,10 +86,13 @@ class _Execution:
         }
         return tuple(sorted(memory.items())), tuple(map(tuple, self.histories))
 
+    def kind_of(self, task: int) -> TaskKind:
+        return self.world.tasks[task].kind
+
     def ends(self) -> str | None:
         """`quiet` or `deadlock` where a run ends."""
         kinds = [task.kind for task in self.world.tasks]
-        able = {kinds[task] for task, _ in self.choices()}
+        able = {self.kind_of(task) for task, _ in self.choices()}
         waiting = [k for k, op in zip(kinds, self.pending, strict=True) if op is not None]
         if TaskKind.FOREGROUND not in waiting:
             return None if TaskKind.EVENTUAL in able else "quiet"
@@ -104,13 +107,15 @@ class _Execution:
                     continue
 
 
-def enumerate_all(world: World, limit: int) -> Found | None:
+def enumerate_all(
+    world: World, limit: int, execute: Callable[[World, Prefix], Execution] = Execution
+) -> Found | None:
     """Every prefix of every run, up to equal memory and histories; None beyond ``limit``."""
     found, seen, level = Found(), set(), [Prefix()]
     while level:
         longer: list[Prefix] = []
         for prefix in level:
-            execution = _Execution(world, prefix)
+            execution = execute(world, prefix)
             found.goals.update(execution.goals)
             if execution.key() not in seen:
                 seen.add(execution.key())
@@ -123,7 +128,7 @@ def enumerate_all(world: World, limit: int) -> Found | None:
     return found
 
 
-def _visit(execution: _Execution, prefix: Prefix, found: Found) -> list[Choice]:
+def _visit(execution: Execution, prefix: Prefix, found: Found) -> list[Choice]:
     content = execution.content()
     found.contents.add(content)
     end = execution.ends()

@@ -6,7 +6,7 @@ import pytest
 
 from vmm.search import exhaustive, reference
 
-SHARED = ("test_reference", "test_reference_monitors", "test_brute")
+SHARED = ("test_reference", "test_reference_monitors", "test_brute", "test_brute_tso")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -36,6 +36,8 @@ async def swap_in(cell, old, new):
 class _Author:
     """Writes the body of one task with about ``budget`` ops."""
 
+    nests = 0.35
+
     def __init__(self, random: Random, budget: int) -> None:
         self.random = random
         self.budget = budget
@@ -57,7 +59,7 @@ class _Author:
 
     def statement(self) -> str:
         self.budget -= 1
-        if self.depth < 2 and self.random.random() < 0.35:
+        if self.depth < 2 and self.random.random() < self.nests:
             self.depth += 1
             text = self.random.choice(self.nested)(self)
             self.depth -= 1
@@ -147,6 +149,63 @@ BACKGROUND = (
 )
 
 
+class _TsoAuthor(_Author):
+    """Mostly plain loads and stores of two cells, which store buffers reorder."""
+
+    nests = 0.1
+
+    def cell(self) -> str:
+        return self.pick("c[0]", "c[1]")
+
+    def plain(self) -> str:
+        return self.pick(
+            f"x = await {self.cell()}",
+            f"y = await {self.cell()}",
+            f"await {self.cell()}.set({self.pick('1', '2')})",
+            f"await {self.cell()}.set({self.pick('1', '2', 'x')})",
+        )
+
+    def barrier(self) -> str:
+        return self.pick(
+            "await fence()",
+            f"await {self.cell()}.set({self.number()}, serialising=True)",
+            f"await {self.cell()}.cas({self.number()}, {self.number()})",
+            f"x = await {self.cell()}.update(lambda v: ((v + 1) % 3, v))",
+            f"(x,) = await wait_until({self.cell()}, lambda v: v != {self.number()})",
+            f"x = await sparse[{self.number()}]",
+            f"await sparse[{self.number()}].set(y)",
+        )
+
+    nested = (_Author.branch, _Author.locked)
+    flat: tuple[Callable[[Any], str], ...] = (*[plain] * 6, barrier)
+
+
+def random_tso_world(seed: int) -> tuple[World, str]:
+    """A world without store buffers, but for programs that show them, and its source."""
+    random = Random(f"tso {seed}")
+    sources = [HELPERS]
+    kinds = [TaskKind.FOREGROUND, TaskKind.FOREGROUND]
+    for number in range(len(kinds)):
+        author = _TsoAuthor(random, 6)
+        noise = [author.statement() for _ in range(random.randint(0, 3))]
+        at = random.randint(0, len(noise))
+        lines = [
+            "x = y = 0",
+            f"await c[{number}].set({random.randint(1, 2)})",
+            *noise[:at],
+            f"y = await c[{1 - number}]",
+            *noise[at:],
+            f"await {('left', 'right')[number]}.set(3 * x + y, serialising=True)",
+        ]
+        sources.append(_function(number, "\n".join(lines)))
+    if random.random() < 0.3:
+        kind, body = random.choice(BACKGROUND)
+        sources.append(_function(len(kinds), body))
+        kinds.append(kind)
+    text = "\n\n".join(sources)
+    return _build(f"random tso {seed}", text, kinds), text
+
+
 def random_world(seed: int) -> tuple[World, str]:
     """A world and its source."""
     random = Random(seed)
@@ -176,6 +235,8 @@ def _build(name: str, text: str, kinds: list[TaskKind]) -> World:
     scope: dict[str, Any] = {
         "c": tuple([world.cell(f"c{n}", 0) for n in range(CELLS)]),
         "locks": tuple([world.lock(f"lock{n}") for n in range(LOCKS)]),
+        "left": world.cell("left", 0),
+        "right": world.cell("right", 0),
         "sparse": world.array("sparse", 0, content={1: 2}),
         **{n: getattr(ops, n) for n in ("atomically", "choose", "fence", "mark", "wait_until")},
     }
