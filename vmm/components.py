@@ -23,6 +23,7 @@ Overrides = Mapping[str, Sequence[type]]
 
 COMPONENTS: Mapping[str, type] = MappingProxyType(
     {
+        "ShadowMmu": mmu.ShadowMmu,
         **mmu.COMPONENTS,
         **{cls.__name__: cls for cls in (Flush, Guest, Host, Pcpu, RunLoop, Vcpu)},
     }

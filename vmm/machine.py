@@ -112,7 +112,7 @@ def _wire(
     if len(starts) != config.vcpus or not all(start in layout.roots for start in starts):
         raise UsageError(f"starts {starts} must name an address space for each vCPU")
     memory = Memory(world, layout.content, layout.tables)
-    shadow = mmu.ShadowMmu(
+    shadow: mmu.ShadowMmu = classes["ShadowMmu"](
         world,
         memory,
         classes=classes,

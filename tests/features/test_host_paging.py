@@ -17,7 +17,7 @@ from vmm.hw.layout import REGION, page
 from vmm.mmu.api import FaultResult
 from vmm.mmu.memslots import pfn_of
 from vmm.units import Gfn, Gva
-from vmm.vcpu.vcpu import TLB_FLUSH
+from vmm.vcpu.requests import TLB_FLUSH
 
 DATA, OTHER = REGION, Gva(REGION + 0x1000)
 

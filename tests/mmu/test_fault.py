@@ -17,7 +17,8 @@ from vmm.mmu.fault import NO_PT_WRITE
 from vmm.mmu.guest_walk import root_role
 from vmm.mmu.role import Role
 from vmm.units import Gfn, Gva, entry_gpa, table_index
-from vmm.vcpu.vcpu import TLB_FLUSH, Vcpu
+from vmm.vcpu.requests import TLB_FLUSH
+from vmm.vcpu.vcpu import Vcpu
 
 RESUME, EMULATE = FaultResult.RESUME, FaultResult.EMULATE
 DATA, OTHER = REGION, Gva(REGION + 0x1000)

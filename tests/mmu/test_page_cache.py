@@ -70,7 +70,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(gfn=gfns)
     def is_shadowed(self, gfn: Gfn) -> None:
-        shadowed = any(h.gfn == gfn and not h.role.direct for h in self.model.values())
+        shadowed = any(h.gfn == gfn and h.role.has_gptes for h in self.model.values())
         assert self.bench.hand.locked(self.cache.is_shadowed(gfn)) is shadowed
 
     @invariant()

@@ -15,7 +15,7 @@ from vmm.hw.layout import REGION, page
 from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, LastPtWrite
 from vmm.mmu.spte import make_leaf
 from vmm.units import Gfn, Gpa, Gva, Pfn, entry_gpa
-from vmm.vcpu.vcpu import TLB_FLUSH
+from vmm.vcpu.requests import TLB_FLUSH
 
 DATA, OTHER = REGION, Gva(REGION + 0x1000)
 ALL = P | W | U | A | D

@@ -10,7 +10,7 @@ from vmm.hw.access import LOAD
 from vmm.hw.layout import REGION, page
 from vmm.mmu.api import NO_ROOT
 from vmm.units import Gfn
-from vmm.vcpu.vcpu import TLB_FLUSH
+from vmm.vcpu.requests import TLB_FLUSH
 
 A, B = Gfn(0x10), Gfn(0x14)
 

@@ -15,7 +15,7 @@ from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import SpteRef
 from vmm.mmu.spte import loses_rights, make_leaf, make_link
 from vmm.units import Gfn, Pfn
-from vmm.vcpu.vcpu import TLB_FLUSH
+from vmm.vcpu.requests import TLB_FLUSH
 
 KINDS = [AccessKind(*flags) for flags in product((False, True), repeat=3)]
 SPTES = [0] + [

@@ -14,7 +14,7 @@ from vmm.hw.events import GiveBack
 from vmm.hw.layout import REGION, page
 from vmm.mmu.shadow_page import SpteRef
 from vmm.units import Gfn, Gva
-from vmm.vcpu.vcpu import TLB_FLUSH
+from vmm.vcpu.requests import TLB_FLUSH
 
 DATA, OTHER = REGION, Gva(REGION + 0x1000)
 ROOT, L3, L2, L1 = 0, 1, 2, 3

@@ -17,8 +17,9 @@ from vmm.hw.pcpu import Irq
 from vmm.mmu.api import NO_ROOT
 from vmm.vcpu.events import Enter, Exit
 from vmm.vcpu.flush import Flush
+from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.run_loop import RunLoop
-from vmm.vcpu.vcpu import TLB_FLUSH, Mode, Vcpu
+from vmm.vcpu.vcpu import Mode, Vcpu
 
 if TYPE_CHECKING:
     from vmm.components import Overrides
@@ -95,7 +96,7 @@ class NoWait(Flush):
 class NoRequest(Flush):
     """The IPI goes out without a request."""
 
-    async def request_flush(self, vcpu: Vcpu) -> bool:
+    async def make_request(self, vcpu: Vcpu, request: int) -> bool:
         return True
 
 
@@ -107,7 +108,7 @@ class InterruptFirst(Flush):
             await vcpu.pcpu.ipi.set(True)
         await self.wait_for_acks(self.vcpus)
         for vcpu in self.vcpus:
-            await self.request_flush(vcpu)
+            await self.make_request(vcpu, TLB_FLUSH)
 
 
 @pytest.mark.parametrize("mutant", [EarlyCheck, NoFlush, NoWait, NoRequest, InterruptFirst])

@@ -11,8 +11,9 @@ from vmm.hw.pcpu import Irq
 from vmm.hw.tlb import TlbEntry
 from vmm.mmu.api import NO_ROOT
 from vmm.vcpu.events import Enter, Exit
+from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.run_loop import ANY_GVA
-from vmm.vcpu.vcpu import TLB_FLUSH, Apic, Mode
+from vmm.vcpu.vcpu import Apic, Mode
 
 STALE = TlbEntry(1, REGION >> 12, 9, 0)
 

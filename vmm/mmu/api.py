@@ -93,3 +93,10 @@ class PoolExhausted(Event, frozen=True):
 
 class MmuDestroyed(Event, frozen=True):
     """The VM's MMU is torn down: nothing of it may be left."""
+
+
+class ShadowPageInvalid(Event, frozen=True):
+    """A shadow page of ``gfn`` was zapped while it is in use: it is freed later."""
+
+    page: int
+    gfn: Gfn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vmm.engine.events import AuditPoint
 from vmm.engine.world import ModelObject, World
@@ -52,6 +52,8 @@ class ShadowMmu(ModelObject):
     ``classes`` gives the component classes by name, those of features and bugs in front.
     """
 
+    lock_name: ClassVar[str] = "mmu_lock"
+
     def __init__(
         self,
         world: World,
@@ -62,8 +64,8 @@ class ShadowMmu(ModelObject):
         min_free: int,
         refill: int,
     ) -> None:
-        self.release_events = (AuditPoint("mmu_lock released"),)
-        self.lock = world.lock("mmu_lock", release_event=self.release_events)
+        self.release_events = (AuditPoint(f"{self.lock_name} released"),)
+        self.lock = world.lock(self.lock_name, release_event=self.release_events)
         self.memory = memory
         self.cache: PageCache = classes["PageCache"](
             world, self.lock, pages, page_class=classes["ShadowPage"]

@@ -104,7 +104,7 @@ class PageCache(ModelObject):
 
     async def is_shadowed(self, gfn: Gfn) -> bool:
         """Whether a guest table in this frame is shadowed, so must stay write-protected."""
-        return any(not role.direct for role, _ in await self.buckets[gfn])
+        return any(role.has_gptes for role, _ in await self.buckets[gfn])
 
 
 def _insert(

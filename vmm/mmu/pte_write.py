@@ -54,6 +54,10 @@ class PteWrite(ModelObject):
     async def follow(self, vcpu: VcpuState, gpa: Gpa, value: int, size: int) -> None:
         """Bring the shadow up to date with what was stored. Holds: nothing at the start."""
         await self.mmu.lock.acquire()
+        await self.update_and_release(vcpu, gpa, value, size)
+
+    async def update_and_release(self, vcpu: VcpuState, gpa: Gpa, value: int, size: int) -> None:
+        """What is done under the lock, up to its release. Holds: mmu_lock."""
         await self.update_shadow(vcpu, gpa, value, size)
         words = [word_of(part.address) for part in cut(gpa, size, ENTRY_BYTES)]
         done = [EmulatedStoreDone(Gpa(word), vcpu.number) for word in words]
@@ -77,7 +81,7 @@ class PteWrite(ModelObject):
             await mark("write flood")
         for role, number in await self.mmu.cache.buckets[gfn]:
             page = self.mmu.cache.pages[number]
-            if role.direct:
+            if not role.has_gptes:
                 continue
             if flooded or self.is_misaligned(gpa, size):
                 await self.mmu.zap.zap_page(vcpu, page)

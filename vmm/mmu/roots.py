@@ -16,6 +16,7 @@ from vmm.units import Gfn
 if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
+    from vmm.mmu.shadow_page import ShadowPage
 
 
 class Roots(ModelObject):
@@ -50,8 +51,12 @@ class Roots(ModelObject):
         async with self.mmu.lock:
             number = await vcpu.root
             if number != NO_ROOT:
-                await self.mmu.cache.pages[number].root_count.update(_add, -1)
-                await vcpu.root.set(NO_ROOT)
+                await self.release_root(vcpu, self.mmu.cache.pages[number])
+
+    async def release_root(self, vcpu: VcpuState, page: ShadowPage) -> None:
+        """Drop one use of a root. Holds: mmu_lock."""
+        await page.root_count.update(_add, -1)
+        await vcpu.root.set(NO_ROOT)
 
 
 def _add(count: int, change: int) -> tuple[int, None]:

@@ -39,17 +39,31 @@ class Zap(ModelObject):
 
     async def zap_page(self, me: VcpuState | None, page: ShadowPage) -> None:
         """Empty a page and, unless it is a root in use, free it."""
+        header = await self.unlink(page)
+        await self.flush_zapped(me)
+        if await page.root_count:
+            await self.keep_root(me, page, header)
+        else:
+            await self.mmu.cache.remove(page, header)
+
+    async def zap_pages(self, me: VcpuState | None, numbers: tuple[int, ...]) -> None:
+        """Zap several pages, one after the other."""
+        for number in numbers:
+            await self.zap_page(me, self.mmu.cache.pages[number])
+
+    async def unlink(self, page: ShadowPage) -> Header:
+        """Clear all sptes to the page and in it; gives what it shadows."""
         header = await page.header
         if header is None:
             raise InternalError(f"sp{page.number} is zapped although it is free")
         await self.unlink_parents(page)
         await self.unlink_children(page, header)
-        await self.flush_zapped(me)
-        if await page.root_count:
-            await mark("root in use zapped")
-            await self.mmu.cache.to_head(page)
-        else:
-            await self.mmu.cache.remove(page, header)
+        return header
+
+    async def keep_root(self, me: VcpuState | None, page: ShadowPage, header: Header) -> None:
+        """A root in use stays in the cache, empty, and becomes the youngest page."""
+        await mark("root in use zapped")
+        await self.mmu.cache.to_head(page)
 
     async def unlink_parents(self, page: ShadowPage) -> None:
         """Clear every spte that points to the page."""
@@ -88,20 +102,19 @@ class Zap(ModelObject):
         2.6.25 said yes as soon as it had zapped anything, also a root that stays (fixed 2.6.26).
         Source: KVM a436036baf, 143646567f (2007).
         """
-        for role, number in await self.mmu.cache.buckets[gfn]:
-            if not role.direct:
-                await self.zap_page(me, self.mmu.cache.pages[number])
+        shadows = await self.mmu.cache.buckets[gfn]
+        await self.zap_pages(me, tuple([number for role, number in shadows if role.has_gptes]))
         return not await self.mmu.cache.is_shadowed(gfn)
 
     async def zap_all(self, me: VcpuState | None) -> None:
         """Zap every shadow page. Source: KVM e0fa826f96 (2007)."""
-        for number in await self.mmu.cache.active:
-            await self.zap_page(me, self.mmu.cache.pages[number])
+        await self.zap_pages(me, await self.mmu.cache.active)
 
-    async def zap_leaves(self, me: VcpuState | None, gfn: Gfn) -> None:
-        """Unmap a guest frame everywhere, flushed before the lock is released."""
+    async def zap_leaves(self, me: VcpuState | None, gfn: Gfn) -> bool:
+        """Unmap a guest frame everywhere, flushed before the lock is released; whether it was."""
         zapped = False
         for ref in await self.mmu.rmap.chains[gfn]:
             zapped = await self.drop_spte(self.mmu.cache.pages[ref.page], 1, ref.index) or zapped
         if zapped:
             await self.flush_zapped(me)
+        return zapped

@@ -68,7 +68,7 @@ class SpteAgrees(Audit):
 
     def _spte(self, ref: SpteRef, spte: int, state: Pending, view: View) -> list[Finding]:
         header = view[self.mmu.cache.pages[ref.page].header]
-        if header is None or not spte & P or header.role.owner:
+        if header is None or not spte & P or header.role.owner or header.role.invalid:
             return []
         if header.role.direct:
             return self._direct(ref, spte, header, view)

@@ -10,7 +10,7 @@ from vmm.engine.events import AuditPoint, Event
 from vmm.engine.monitor import Audit, Finding, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import Access
-from vmm.mmu.api import ShadowPageFreed, ShadowPageMade
+from vmm.mmu.api import ShadowPageFreed, ShadowPageInvalid, ShadowPageMade
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.monitors import Oracle
@@ -32,7 +32,7 @@ class WriteProtection(Audit):
     """
 
     name = "audit/write-protection"
-    events = (Access, AuditPoint, ShadowPageMade, ShadowPageFreed)
+    events = (Access, AuditPoint, ShadowPageMade, ShadowPageFreed, ShadowPageInvalid)
 
     def __init__(self, mmu: ShadowMmu) -> None:
         self.mmu = mmu
@@ -48,7 +48,9 @@ class WriteProtection(Audit):
                 return state, self._access(protected, event, view)
             case ShadowPageMade(_, gfn, direct) if not direct:
                 return (protected, _with(coming, gfn)), ()
-            case ShadowPageFreed(_, gfn) if not self._shadowed(gfn, view):
+            case ShadowPageFreed(_, gfn) | ShadowPageInvalid(_, gfn):
+                if self._shadowed(gfn, view):
+                    return state, ()
                 return (_without(protected, gfn), _without(coming, gfn)), ()
             case AuditPoint() if coming:
                 merged = tuple(sorted(dict.fromkeys((*protected, *coming))))
@@ -73,7 +75,7 @@ class WriteProtection(Audit):
         )
 
     def _shadowed(self, gfn: int, view: View) -> bool:
-        return any(not role.direct for role, _ in view[self.mmu.cache.buckets[Gfn(gfn)]])
+        return any(role.has_gptes for role, _ in view[self.mmu.cache.buckets[Gfn(gfn)]])
 
     # --- the audit of the sptes ---
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from vmm.engine.ops import wait_until
 from vmm.engine.world import ModelObject
-from vmm.vcpu.vcpu import TLB_FLUSH, Vcpu
+from vmm.vcpu.requests import TLB_FLUSH
+from vmm.vcpu.vcpu import Vcpu
 
 if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
@@ -39,21 +40,30 @@ class Flush(ModelObject):
 
         Holds: mmu_lock. Ops: a request each, an IPI to each other vCPU, one wait.
         """
+        await self.ask_all(me, TLB_FLUSH)
+
+    async def flush_local(self, me: VcpuState) -> None:
+        """Make ``me``, which is outside the guest, flush before it enters."""
+        await self.make_request(self.vcpus[me.number], TLB_FLUSH)
+
+    async def ask_all(self, me: VcpuState | None, request: int) -> None:
+        """Make a request of every vCPU; wait until none runs the guest without knowing of it."""
         interrupted: tuple[Vcpu, ...] = ()
         for vcpu in self.vcpus:
-            if await self.request_flush(vcpu) and vcpu is not me:
+            was_clear = await self.make_request(vcpu, request)
+            if vcpu is not me and await self.needs_ipi(vcpu, was_clear=was_clear):
                 await vcpu.pcpu.send_ipi()
                 interrupted = (*interrupted, vcpu)
         if interrupted:
             await self.wait_for_acks(interrupted)
 
-    async def flush_local(self, me: VcpuState) -> None:
-        """Make ``me``, which is outside the guest, flush before it enters."""
-        await self.request_flush(self.vcpus[me.number])
-
-    async def request_flush(self, vcpu: Vcpu) -> bool:
+    async def make_request(self, vcpu: Vcpu, request: int) -> bool:
         """Set the request bit; whether it was clear."""
-        return await vcpu.requests.update(_set_bit, TLB_FLUSH)
+        return await vcpu.requests.update(_set_bit, request)
+
+    async def needs_ipi(self, vcpu: Vcpu, *, was_clear: bool) -> bool:
+        """Whether a vCPU must be interrupted for a request that was just made."""
+        return was_clear
 
     async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
         """Wait until each of these has taken its IPI."""

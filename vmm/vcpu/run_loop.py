@@ -22,7 +22,8 @@ from vmm.hw.pcpu import Boundary, Irq
 from vmm.mmu.api import NO_ROOT, FaultResult
 from vmm.units import Gva, Hpa, Pfn, page_offset, pfn_to_hpa
 from vmm.vcpu.events import Enter, Exit
-from vmm.vcpu.vcpu import TLB_FLUSH, Apic, Mode, Vcpu
+from vmm.vcpu.requests import TLB_FLUSH
+from vmm.vcpu.vcpu import Apic, Mode, Vcpu
 
 Handler = Callable[[], Coroutine[Any, Any, None]]
 ANY_GVA = Gva(0)
@@ -64,11 +65,19 @@ class RunLoop(ModelObject):
 
     async def enter(self, vcpu: Vcpu) -> None:
         """Into the guest; the last thing before it is to take the requests."""
-        if await vcpu.root == NO_ROOT:
-            await vcpu.mmu.roots.load(vcpu)
+        await self.load_root(vcpu)
         await vcpu.pcpu.irq.set(Irq.OFF)
         await vcpu.mode.set(Mode.IN_GUEST_MODE)
         await self.serve_requests(vcpu)
+        await self.run_guest(vcpu)
+
+    async def load_root(self, vcpu: Vcpu) -> None:
+        """Have a shadow root, loading it if there is none."""
+        if await vcpu.root == NO_ROOT:
+            await vcpu.mmu.roots.load(vcpu)
+
+    async def run_guest(self, vcpu: Vcpu) -> None:
+        """Let the guest run from here on, with its interrupt handler first if one is due."""
         inject = vcpu.number in self.handlers and await vcpu.apic.update(_accept)
         await vcpu.pcpu.irq.set(Irq.GUEST, event=Enter(vcpu.number))
         if inject:

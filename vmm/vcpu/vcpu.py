@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmm.engine.world import ModelObject, World
 from vmm.mmu.api import NO_ROOT, LastPtWrite
+from vmm.vcpu.requests import format_requests
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
     from vmm.mmu.mmu import ShadowMmu
     from vmm.vcpu.run_loop import RunLoop
 
-TLB_FLUSH = 1 << 0
-"""Request bit: KVM_REQ_TLB_FLUSH."""
-
 
 class Mode(enum.Enum):
-    """What KVM publishes of a vCPU. Source: KVM d9e368d612 (2007, ``guest_mode``)."""
+    """What KVM publishes of a vCPU. EXITING comes with the feature ``vcpu-mode``.
+
+    Source: KVM d9e368d612 (2007, ``guest_mode``), 6b7e2d0991 (2011).
+    """
 
     OUTSIDE_GUEST_MODE = "outside guest mode"
     IN_GUEST_MODE = "in guest mode"
+    EXITING_GUEST_MODE = "exiting guest mode"
 
 
 class Apic(NamedTuple):
@@ -42,10 +44,6 @@ class Apic(NamedTuple):
 def _format_apic(apic: Apic) -> str:
     names = [name for name, value in zip(apic._fields, apic, strict=True) if value]
     return " ".join(names).replace("_", " ") or "idle"
-
-
-def _format_requests(requests: int) -> str:
-    return "TLB_FLUSH" if requests & TLB_FLUSH else "none"
 
 
 def _format_root(number: int) -> str:
@@ -71,7 +69,7 @@ class Vcpu(ModelObject):
             format=lambda mode: str(mode.value),
         )
         self.requests = world.cell(
-            f"requests{number}", 0, marked=True, observable=False, format=_format_requests
+            f"requests{number}", 0, marked=True, observable=False, format=format_requests
         )
         self.cr3: Cell[int] = world.cell(f"cr3 of v{number}", cr3, buffered=False, format=hex)
         self.root: Cell[int] = world.cell(

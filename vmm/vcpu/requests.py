@@ -1,0 +1,18 @@
+"""Requests: the bits by which others ask a vCPU to do something before it runs the guest again.
+
+Source: KVM d9e368d612 (2007); vcpu-requests.rst.
+"""
+
+from __future__ import annotations
+
+TLB_FLUSH = 1 << 0
+"""KVM_REQ_TLB_FLUSH: drop all cached translations."""
+MMU_RELOAD = 1 << 1
+"""KVM_REQ_MMU_RELOAD: let go of the shadow root and load it afresh (feature ``mmu-reload``)."""
+
+REQUESTS = {TLB_FLUSH: "TLB_FLUSH", MMU_RELOAD: "MMU_RELOAD"}
+
+
+def format_requests(requests: int) -> str:
+    """The requests of a vCPU for a reader."""
+    return " ".join(name for bit, name in REQUESTS.items() if requests & bit) or "none"
