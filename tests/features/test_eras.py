@@ -14,7 +14,6 @@ from vmm.search.result import Verdict
 FIRES = [
     ("2.6.20", "remote_flush_missing", "audit/write-protection"),
     ("2.6.20", "page_reclaim", "isolation/page-given-back"),
-    ("2.6.20", "stale_gpte", "audit/spte-agrees"),
     ("2.6.23", "stale_gpte", "audit/spte-agrees"),
     ("2.6.23", "walk_plain_store", "update/lost"),
 ]
