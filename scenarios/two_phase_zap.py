@@ -8,7 +8,7 @@ were freed before the flush, the walk would go on in a page that is somebody els
 
 from __future__ import annotations
 
-from vmm.scenario import REGION, Guest, Host, MachineConfig, Scenario, page
+from vmm.scenario import REGION, Guest, Host, MachineConfig, Parameter, Scenario, page
 
 DATA = REGION
 MIDDLE_TABLE = 0x12
@@ -18,8 +18,10 @@ SCENARIO = Scenario(
     title="all shadow pages are zapped with one flush",
     source="KVM 7775834a23 (2010)",
     machine=MachineConfig(spaces={"A": {DATA: page(2)}}, features=("two-phase-zap",)),
+    parameters=(Parameter("loads", 12, "loads of each vCPU", minimum=1, maximum=64),),
     goals=("several pages zapped with one flush", "root in use zapped", "invalid root freed"),
     bugs=("xen-ept-deferred-free",),
+    small={"loads": 1},
 )
 
 
@@ -28,14 +30,10 @@ async def warm(cpu: Guest) -> None:
     await cpu.load(DATA)
 
 
-@SCENARIO.vcpu(0)
+@SCENARIO.vcpu()
 async def walks(cpu: Guest) -> None:
-    await cpu.load(DATA)
-
-
-@SCENARIO.vcpu(1)
-async def walks_too(cpu: Guest) -> None:
-    await cpu.load(DATA)
+    for _ in range(int(cpu.params["loads"])):
+        await cpu.load(DATA)
 
 
 @SCENARIO.host("alias")

@@ -9,8 +9,9 @@ import pytest
 from tests.tiny import codes, exhausted, tiny
 from vmm.engine.ops import wait_until
 from vmm.hw.layout import REGION, page
+from vmm.vcpu.apic import Apic
 from vmm.vcpu.run_loop import ANY_GVA, RunLoop
-from vmm.vcpu.vcpu import Apic, Vcpu
+from vmm.vcpu.vcpu import Vcpu
 
 if TYPE_CHECKING:
     from vmm.components import Overrides

@@ -10,10 +10,11 @@ from vmm.hw.layout import REGION, page
 from vmm.hw.pcpu import Irq
 from vmm.hw.tlb import TlbEntry
 from vmm.mmu.api import NO_ROOT
+from vmm.vcpu.apic import Apic
 from vmm.vcpu.events import Enter, Exit
 from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.run_loop import ANY_GVA
-from vmm.vcpu.vcpu import Apic, Mode
+from vmm.vcpu.vcpu import Mode
 
 STALE = TlbEntry(1, REGION >> 12, 9, 0)
 

@@ -18,8 +18,8 @@ from vmm.hw.layout import WINDOW, Page
 from vmm.hw.memory import atomic_parts, cut
 from vmm.mmu.emulator import OPERAND_BYTES_MAX, EmulationFailed
 from vmm.units import ENTRY_BYTES, PAGE_BYTES, Gfn, Gva
+from vmm.vcpu.apic import Apic
 from vmm.vcpu.run_loop import Translation
-from vmm.vcpu.vcpu import Apic
 
 if TYPE_CHECKING:
     from vmm.vcpu.vcpu import Vcpu, Vm

@@ -21,9 +21,10 @@ from vmm.hw.paging import HOST, grants
 from vmm.hw.pcpu import Boundary, Irq
 from vmm.mmu.api import NO_ROOT, FaultResult
 from vmm.units import Gva, Hpa, Pfn, page_offset, pfn_to_hpa
+from vmm.vcpu.apic import accept, end_of_interrupt, woken
 from vmm.vcpu.events import Enter, Exit
 from vmm.vcpu.requests import TLB_FLUSH
-from vmm.vcpu.vcpu import Apic, Mode, Vcpu
+from vmm.vcpu.vcpu import Mode, Vcpu
 
 Handler = Callable[[], Coroutine[Any, Any, None]]
 ANY_GVA = Gva(0)
@@ -78,11 +79,11 @@ class RunLoop(ModelObject):
 
     async def run_guest(self, vcpu: Vcpu) -> None:
         """Let the guest run from here on, with its interrupt handler first if one is due."""
-        inject = vcpu.number in self.handlers and await vcpu.apic.update(_accept)
+        inject = vcpu.number in self.handlers and await vcpu.apic.update(accept)
         await vcpu.pcpu.irq.set(Irq.GUEST, event=Enter(vcpu.number))
         if inject:
             await self.handlers[vcpu.number]()
-            await vcpu.apic.update(_end_of_interrupt)
+            await vcpu.apic.update(end_of_interrupt)
 
     async def serve_requests(self, vcpu: Vcpu) -> None:
         """Take all requests at once, then serve them. Interrupts are off."""
@@ -115,7 +116,7 @@ class RunLoop(ModelObject):
     async def halt(self, vcpu: Vcpu) -> None:
         """HLT until the guest has handled an interrupt."""
         await self.leave(vcpu, "halt")
-        await wait_until(vcpu.apic, _woken)
+        await wait_until(vcpu.apic, woken)
         await self.to_boundary(vcpu, ANY_GVA)
 
     async def kick(self, vcpu: Vcpu) -> None:
@@ -190,17 +191,3 @@ class RunLoop(ModelObject):
 
 def _take(requests: int) -> tuple[int, int]:
     return 0, requests
-
-
-def _accept(apic: Apic) -> tuple[Apic, bool]:
-    if not apic.requested or apic.in_service:
-        return apic, False
-    return Apic(requested=False, in_service=True, served=apic.served), True
-
-
-def _end_of_interrupt(apic: Apic) -> tuple[Apic, None]:
-    return Apic(requested=apic.requested, in_service=False, served=True), None
-
-
-def _woken(apic: Apic) -> bool:
-    return apic.requested or apic.served

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from vmm.engine.world import ModelObject, World
 from vmm.mmu.api import NO_ROOT, LastPtWrite
+from vmm.vcpu.apic import Apic, format_apic
 from vmm.vcpu.requests import format_requests
 
 if TYPE_CHECKING:
@@ -28,22 +29,6 @@ class Mode(enum.Enum):
     OUTSIDE_GUEST_MODE = "outside guest mode"
     IN_GUEST_MODE = "in guest mode"
     EXITING_GUEST_MODE = "exiting guest mode"
-
-
-class Apic(NamedTuple):
-    """A vCPU's interrupt controller, as far as guest IPIs need it.
-
-    ``served`` says that the guest has handled at least one: what a halted guest waits for.
-    """
-
-    requested: bool = False
-    in_service: bool = False
-    served: bool = False
-
-
-def _format_apic(apic: Apic) -> str:
-    names = [name for name, value in zip(apic._fields, apic, strict=True) if value]
-    return " ".join(names).replace("_", " ") or "idle"
 
 
 def _format_root(number: int) -> str:
@@ -79,7 +64,7 @@ class Vcpu(ModelObject):
             f"last pt write of v{number}", LastPtWrite(0, 0), observable=False, buffered=False
         )
         self.apic: Cell[Apic] = world.cell(
-            f"apic{number}", Apic(), marked=True, observable=False, format=_format_apic
+            f"apic{number}", Apic(), marked=True, observable=False, format=format_apic
         )
 
 
