@@ -144,11 +144,11 @@ class RunLoop(run_loop.RunLoop):
         await mark(UserExit(vcpu.number, "-ENOMEM"))
         return FaultResult.RESUME
 
-    async def enter(self, vcpu: vcpu.Vcpu) -> None:
+    async def load_root(self, vcpu: vcpu.Vcpu) -> None:
         """Loading a root may link nothing, but what follows will."""
         while await vcpu.root == NO_ROOT and not await fill_up(vcpu.mmu, vcpu):
             await mark(UserExit(vcpu.number, "-ENOMEM"))
-        await super().enter(vcpu)
+        await super().load_root(vcpu)
 
 
 class Host(host.Host):
