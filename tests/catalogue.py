@@ -50,3 +50,13 @@ def main_scenario(bug: str) -> LoadedScenario:
 def bugs() -> list[str]:
     """The public names of all bugs."""
     return list(discover("vmm.bugs"))
+
+
+def is_livelock(bug: str) -> bool:
+    """Whether only a search of all states shows it."""
+    return all(code.startswith("livelock/") for code in discover("vmm.bugs")[bug].SPEC.caught_by)
+
+
+def shows_in_a_step() -> list[tuple[LoadedScenario, str]]:
+    """Those of ``shows`` that a finding ends, not a livelock."""
+    return [(loaded, bug) for loaded, bug in shows() if not is_livelock(bug)]

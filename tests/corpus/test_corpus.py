@@ -17,7 +17,7 @@ TOKENS = sorted(Path(__file__).parent.glob("*.token"))
 
 
 def test_every_bug_of_every_scenario_is_there() -> None:
-    expected = sorted(f"{loaded.slug}.{bug}.token" for loaded, bug in catalogue.shows())
+    expected = sorted(f"{loaded.slug}.{bug}.token" for loaded, bug in catalogue.shows_in_a_step())
     assert [path.name for path in TOKENS] == expected, "python -m tests.corpus.make"
 
 
