@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.search.random_worlds import random_world
 from tests.search.test_exhaustive import told
 from tests.search.worlds import notifier_retry
-from vmm.search import compiled, exhaustive, kernels
+from vmm.search import compiled, exhaustive
 from vmm.search.compiled import Loops
 from vmm.search.exhaustive import search
 from vmm.search.seen import SeenStates
@@ -31,7 +31,7 @@ def test_hash_table(batches: list[list[int]], changes: int) -> None:
     plain, looped, known = SeenStates(8), SeenStates(8), dict[int, int]()
     for done, batch in enumerate(batches):
         if done == changes:
-            looped.loop = Loops().number
+            looped.loops = Loops()
         hashes = np.array(batch, np.uint64)
         first = [batch.index(sought) for sought in dict.fromkeys(batch) if sought not in known]
         numbers = [known.setdefault(sought, len(known)) for sought in batch]
@@ -47,7 +47,8 @@ class Uncompiled(Loops):
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.expand, self.number, self.build = kernels.expand, kernels.number, kernels.build
+        for loop in compiled.LOOPS:
+            setattr(self, loop.__name__, loop)
 
 
 @pytest.mark.parametrize("first", [0, 40])
@@ -98,7 +99,7 @@ def test_without_a_place_to_keep_what_was_compiled(tmp_path: Path) -> None:
         "import numpy, vmm.search.compiled as c\n"
         f"assert c.__file__.startswith({str(tmp_path)!r})\n"
         "from vmm.search.seen import SeenStates\n"
-        "seen = SeenStates()\nseen.loop = c.Loops().number\n"
+        "seen = SeenStates()\nseen.loops = c.Loops()\n"
         "print(seen.add(numpy.array([7, 9, 7], numpy.uint64))[0])"
     )
     said = subprocess.run(

@@ -16,7 +16,7 @@ import numpy as np
 
 from vmm.search import kernels
 from vmm.search.arrays import Hashes, Ints, Matrix, Rows, roomier, smallest_type
-from vmm.search.kernels import Changes, Moves, Notes, Trees, Ways
+from vmm.search.kernels import Changes, Moves, Notes, Rules, Trees, Ways
 
 if TYPE_CHECKING:
     from vmm.search.columns import Columns, Effects
@@ -31,6 +31,17 @@ GAPS = 1 << 12
 """Inputs that are learned at once, at most."""
 
 
+LOOPS = (
+    kernels.expand,
+    kernels.judge,
+    kernels.number,
+    kernels.place,
+    kernels.spread,
+    kernels.build,
+)
+"""What is compiled."""
+
+
 def is_installed() -> bool:
     """Whether numba is there; it is not imported to find out."""
     return find_spec("numba") is not None
@@ -43,7 +54,8 @@ class Loops:
         started = time.perf_counter()
         made = _dispatchers()
         self.seconds = time.perf_counter() - started
-        self.expand, self.number, self.build = [self._timed(loop) for loop in made]
+        self.expand, self.judge, self.number = map(self._timed, made[:3])
+        self.place, self.spread, self.build = map(self._timed, made[3:])
 
     def _timed(self, loop: Any) -> Callable[..., Any]:
         """Calls ``loop``; where that compiles it, or loads it, the time counts."""
@@ -68,8 +80,7 @@ def _dispatchers() -> list[Any]:
     from numba import njit  # noqa: PLC0415 - takes a second, which small searches do not spend
     from numba.extending import register_jitable  # noqa: PLC0415
 
-    for helper in (kernels.leaf, kernels.judged):
-        register_jitable(helper)
+    register_jitable(kernels.leaf)
 
     def made(function: Callable[..., Any]) -> Any:
         try:
@@ -77,7 +88,7 @@ def _dispatchers() -> list[Any]:
         except RuntimeError:
             return njit(function, nogil=True)
 
-    return [made(function) for function in (kernels.expand, kernels.number, kernels.build)]
+    return [made(function) for function in LOOPS]
 
 
 class Compiled:
@@ -108,24 +119,22 @@ class Compiled:
 
     def moves(self, rows: Rows, hashes: Hashes) -> tuple[Moves, Notes]:
         """All moves of some states with those hashes, in the order of the reference search."""
-        moves = _room_for(self._room)
-        notes = Notes(
-            running=np.empty(len(rows), np.bool_),
-            moved=np.empty(len(rows), np.bool_),
-            gap_tasks=np.empty(GAPS, np.intp),
-            gap_states=np.empty(GAPS, np.intp),
-        )
+        moves, notes = _room_for(self._room), Notes(*np.empty((2, len(rows)), np.bool_))
         at = count = 0
         while at < len(rows):
-            at, count, gaps = self._expand(rows, hashes, moves, notes, at, count)
-            if gaps:
-                self._learn(rows, notes.gap_tasks[:gaps], notes.gap_states[:gaps])
+            at, count, gaps = self._expand(rows, moves, notes, at, count)
+            if len(gaps):
+                self._learn_moves(rows, gaps)
             elif at < len(rows):
                 self._room *= 2
                 old, moves = moves.only(slice(count)), _room_for(self._room)
                 for part, kept in zip(moves, old, strict=True):
                     part[:count] = kept
-        return moves.only(slice(count)), notes
+        moves, at = moves.only(slice(count)), 0
+        while at < count:
+            at, gaps = self._judge_moves(rows, hashes, moves, at)
+            self._learn_verdicts(rows, moves, gaps)
+        return moves, notes
 
     def behind(self, rows: Rows, moves: Moves, fresh: Ints) -> Matrix:
         """The rows behind the moves at ``fresh``."""
@@ -138,42 +147,60 @@ class Compiled:
         return made
 
     def _expand(
-        self, rows: Rows, hashes: Hashes, moves: Moves, notes: Notes, at: int, count: int
-    ) -> tuple[int, int, int]:
-        forest, tables, judge = self._forest, self._tables, self._judge
-        self._find_roots()
-        return self._loops.expand(  # type: ignore[no-any-return]
+        self, rows: Rows, moves: Moves, notes: Notes, at: int, count: int
+    ) -> tuple[int, int, Matrix]:
+        tables, gaps = self._tables, np.empty((GAPS, 2), np.intp)
+        reached, count, missing = self._loops.expand(
             rows.matrix,
-            hashes,
             self._turns,
-            Trees(forest.slots, forest.columns, forest.bases),
-            Ways(tables.roots, tables.first, tables.counts, self._steps, self._accesses),
-            _changes(tables.effects),
-            judge.effects.deltas,
-            judge.found,
+            self._trees(),
+            Ways(tables.roots, tables.first, tables.counts),
             moves,
             notes,
+            gaps,
             at,
-            len(rows),
             count,
         )
+        return reached, count, gaps[:missing]
+
+    def _judge_moves(self, rows: Rows, hashes: Hashes, moves: Moves, at: int) -> tuple[int, Ints]:
+        self._find_roots()
+        effects, gaps = self._judge.effects, np.empty(GAPS, np.intp)
+        reached, missing = self._loops.judge(
+            rows.matrix,
+            hashes,
+            moves,
+            self._trees(),
+            Rules(self._steps, self._accesses, effects.deltas, self._judge.found),
+            _changes(self._tables.effects),
+            gaps,
+            at,
+        )
+        return reached, gaps[:missing]
+
+    def _trees(self) -> Trees:
+        return Trees(self._forest.slots, self._forest.columns, self._forest.bases)
 
     def _find_roots(self) -> None:
         """Have the roots of the verdicts on every edge that was learned."""
         known, total = self._rooted, len(self._tables.taken)
         if total > known:
             steps, accesses = self._judge.roots(np.arange(known, total))
-            self._steps, self._accesses = (
-                roomier(self._steps, total),
-                roomier(self._accesses, total),
-            )
+            self._steps = roomier(self._steps, total)
+            self._accesses = roomier(self._accesses, total)
             self._steps[known:total], self._accesses[known:total] = steps, accesses
             self._rooted = total
 
-    def _learn(self, rows: Rows, tasks: Ints, numbers: Ints) -> None:
+    def _learn_moves(self, rows: Rows, gaps: Matrix) -> None:
+        for task in np.unique(gaps[:, 1]).tolist():
+            self._tables.moves(task, rows, gaps[gaps[:, 1] == task, 0])
+        rows.widen(self._columns.width)
+
+    def _learn_verdicts(self, rows: Rows, moves: Moves, gaps: Ints) -> None:
+        tasks = np.array([self._tables.taken[edge].task for edge in moves.edges[gaps]], np.intp)
         for task in np.unique(tasks).tolist():
-            sources, edges = self._tables.moves(task, rows, numbers[tasks == task])
-            self._judge.verdicts(task, rows, sources, edges)
+            at = gaps[tasks == task]
+            self._judge.verdicts(task, rows, moves.sources[at], moves.edges[at])
         rows.widen(self._columns.width)
 
 

@@ -51,7 +51,7 @@ CHUNK_MIN = 1 << 8
 ENGINES = ("auto", "numpy", "numba")
 """What expands the states: auto is numpy, and numba, if it is there, once that is worth it."""
 
-WORTH_COMPILING = 1 << 15
+WORTH_COMPILING = 1 << 16
 """States of one depth from which on compiled loops gain more than loading them takes."""
 
 Progress = Callable[[int, int], None]
@@ -243,7 +243,7 @@ class _Search:
             self.compiled = Compiled(
                 self.forest, self.columns, self.tables, self.judge, turns, self.loops
             )
-            self.seen.loop = self.loops.number
+            self.seen.loops = self.escapes.loops = self.loops
 
     def chunk_size(self) -> int:
         if self.max_states is None:

@@ -26,7 +26,7 @@ GOING, ALWAYS, MOVED, RESTING = range(4)
 if it does not and no foreground task runs. The last two come after the first two."""
 
 LOOKS_AHEAD = 256
-"""States that are looked through for more gaps once there is one, so that few calls are made."""
+"""States or moves that are looked through for more gaps once there is one, to save calls."""
 
 
 class Trees(NamedTuple):
@@ -48,17 +48,23 @@ class Changes(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """The learned edges: where the trees of local states begin, and the edges of each answer.
-
-    ``roots`` is by task and local state. ``step_roots`` and ``access_roots`` are by edge: where
-    the verdicts on the step and on the access that is pending after it begin; -1 is none.
-    """
+    """Where the trees of local states begin, by task and state, and the edges of each answer."""
 
     roots: Ints
     first: Ints
     counts: Ints
+
+
+class Rules(NamedTuple):
+    """Where the verdicts on the step of an edge, and on the access pending after it, begin.
+
+    -1 is none. And by verdict: what it adds to the hash, whether there are findings.
+    """
+
     step_roots: Ints
     access_roots: Ints
+    deltas: Hashes
+    found: Flags
 
 
 class Moves(NamedTuple):
@@ -79,73 +85,50 @@ class Moves(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """By state: does a foreground task run, did any task move. And room for gaps."""
+    """By state: does a foreground task run, did any task move."""
 
     running: Flags
     moved: Flags
-    gap_tasks: Ints
-    gap_states: Ints
 
 
-def leaf(trees: Trees, root: int, row: Ints) -> int:
+# A helper with several arrays to count references of costs more than what it does, so the loops
+# unpack what they are given, and call next to nothing.
+
+
+def leaf(slots: Ints, columns: Ints, bases: Ints, root: int, row: Ints) -> int:
     """What the tree at ``root`` says of a row: minus one minus the answer."""
-    node = trees.slots[root]
+    node = slots[root]
     while node >= 0:
-        node = trees.slots[trees.bases[node] + row[trees.columns[node]]]
+        node = slots[bases[node] + row[columns[node]]]
     return int(node)
-
-
-def judged(
-    trees: Trees, ways: Ways, changes: Changes, bad: Flags, row: Ints, edge: int, after: Ints
-) -> int:
-    """The leaf with the verdict on an edge taken in a row; ``after`` is room for one more row."""
-    step, access = ways.step_roots[edge], ways.access_roots[edge]
-    asks = access >= 0 and trees.slots[access] != _NOTHING
-    if step < 0 and not asks:
-        return _NOTHING
-    for column in range(len(row)):
-        after[column] = row[column]
-    for at in range(changes.first[edge], changes.first[edge] + changes.lengths[edge]):
-        after[changes.columns[at]] = changes.numbers[at]
-    said = _NOTHING
-    if step >= 0:
-        said = leaf(trees, step, after)
-        if said == _GAP or bad[-1 - said]:
-            return said
-    if asks:
-        found = leaf(trees, access, after)
-        if found == _GAP or bad[-1 - found]:
-            return found
-    return said
 
 
 def expand(
     rows: Matrix,
-    hashes: Hashes,
     turns: Ints,
     trees: Trees,
     ways: Ways,
-    changes: Changes,
-    moods: Hashes,
-    bad: Flags,
     moves: Moves,
     notes: Notes,
+    gaps: Ints,
     begin: int,
-    end: int,
     count: int,
 ) -> tuple[int, int, int]:
-    """Find the moves of the states from ``begin`` to ``end``, and append them to ``moves``.
+    """Append the moves of the states from ``begin`` on to the first ``count`` ones.
 
-    ``turns`` is (task, when, whether foreground) a line; ``moods`` what verdicts add to a hash.
-    Gives (the state at which it stopped, how many moves there are, how many gaps). With gaps, or
-    without room for more moves, it stops before the end.
+    ``turns`` is (task, when, whether foreground) a line. Gives (the state at which it stopped, how
+    many moves there are, how many gaps). A gap is a (state, task) of which nothing is known; with
+    some, or without room for more moves, it stops before the end.
     """
-    after = np.zeros(rows.shape[1], np.int64)
-    gaps, stopped = 0, end
-    for state in range(begin, end):
-        if gaps and (state >= stopped + LOOKS_AHEAD or gaps + len(turns) > len(notes.gap_states)):
+    slots, columns, bases = trees.slots, trees.columns, trees.bases
+    roots, first, counts = ways.roots, ways.first, ways.counts
+    sources, edges, binding = moves.sources, moves.edges, moves.binding
+    ran, moves_on = notes.running, notes.moved
+    missing, stopped = 0, len(rows)
+    for state in range(begin, len(rows)):
+        if missing and (state >= stopped + LOOKS_AHEAD or missing + len(turns) > len(gaps)):
             break
-        row, begun, gaps_before = rows[state], count, gaps
+        row, begun = rows[state], count
         running = moved = goes_on = False
         for turn in range(len(turns)):
             running |= turns[turn, 2] != 0 and row[turns[turn, 0]] != 0
@@ -154,30 +137,73 @@ def expand(
             asked = when == ALWAYS or (running if when == GOING else goes_on)
             if row[task] == 0 or not asked or (when == RESTING and running):
                 continue
-            answer = leaf(trees, ways.roots[task, row[task]], row)
-            first, ways_on = ways.first[-1 - answer], ways.counts[-1 - answer]
-            if count + ways_on > len(moves.edges):
-                return min(stopped, state), begun, gaps
-            verdict = answer
-            for edge in range(first, first + ways_on):
-                verdict = judged(trees, ways, changes, bad, row, edge, after)
-                if verdict == _GAP:
-                    break
-                moves.sources[count], moves.edges[count] = state, edge
-                moves.verdicts[count] = -1 - verdict
-                moves.hashes[count] = hashes[state] + changes.deltas[edge] + moods[-1 - verdict]
-                moves.binding[count] = when != MOVED
+            answer = leaf(slots, columns, bases, roots[task, row[task]], row)
+            if answer == _GAP:
+                gaps[missing, 0], gaps[missing, 1] = state, task
+                missing += 1
+                stopped = min(stopped, state)
+                continue
+            edge, after = first[-1 - answer], first[-1 - answer] + counts[-1 - answer]
+            if count + after - edge > len(edges):
+                return min(stopped, state), begun, missing
+            moved |= edge < after
+            goes_on |= edge < after and when < MOVED
+            while edge < after:
+                sources[count], edges[count], binding[count] = state, edge, when != MOVED
                 count += 1
-                moved = True
-                goes_on |= when < MOVED
-            if verdict == _GAP:
-                notes.gap_tasks[gaps], notes.gap_states[gaps] = task, state
-                gaps += 1
-        notes.running[state], notes.moved[state] = running, moved
-        if gaps:
+                edge += 1
+        ran[state], moves_on[state] = running, moved
+        if missing:
             count = begun
-            stopped = stopped if gaps_before else state
-    return stopped, count, gaps
+    return stopped, count, missing
+
+
+def judge(
+    rows: Matrix,
+    hashes: Hashes,
+    moves: Moves,
+    trees: Trees,
+    rules: Rules,
+    changes: Changes,
+    gaps: Ints,
+    begin: int,
+) -> tuple[int, int]:
+    """Find the verdicts on moves from ``begin`` on, and the hashes behind them.
+
+    Gives (the move at which it stopped, how many gaps); a gap is the number of a move.
+    """
+    slots, columns, bases = trees.slots, trees.columns, trees.bases
+    sources, edges, verdicts, behind = moves.sources, moves.edges, moves.verdicts, moves.hashes
+    step_roots, access_roots, found = rules.step_roots, rules.access_roots, rules.found
+    deltas, first, lengths = changes.deltas, changes.first, changes.lengths
+    to, numbers, said_deltas = changes.columns, changes.numbers, rules.deltas
+    after = np.zeros(rows.shape[1], np.int64)
+    missing, stopped = 0, len(edges)
+    for move in range(begin, len(edges)):
+        if missing and (move >= stopped + LOOKS_AHEAD or missing == len(gaps)):
+            break
+        source, edge = sources[move], edges[move]
+        step, access = step_roots[edge], access_roots[edge]
+        asks = access >= 0 and slots[access] != _NOTHING
+        said = _NOTHING
+        if step >= 0 or asks:
+            for column in range(len(after)):
+                after[column] = rows[source, column]
+            for at in range(first[edge], first[edge] + lengths[edge]):
+                after[to[at]] = numbers[at]
+            if step >= 0:
+                said = leaf(slots, columns, bases, step, after)
+            if asks and said != _GAP and not found[-1 - said]:
+                objection = leaf(slots, columns, bases, access, after)
+                if objection == _GAP or found[-1 - objection]:
+                    said = objection
+            if said == _GAP:
+                gaps[missing] = move
+                missing += 1
+                stopped = min(stopped, move)
+        verdicts[move] = -1 - said
+        behind[move] = hashes[source] + deltas[edge] + said_deltas[-1 - said]
+    return stopped, missing
 
 
 def number(
@@ -197,35 +223,51 @@ def number(
     for at in range(len(sought)):
         wanted = sought[at]
         slot = np.int64(wanted & np.uint64(mask))
-        found = table[slot]
-        while found != 0 and hashes[found - 1] != wanted:
+        while table[slot] != 0 and hashes[table[slot] - 1] != wanted:
             slot = (slot + 1) & mask
-            found = table[slot]
-        if found == 0:
+        if table[slot] == 0:
             hashes[count] = wanted
             fresh[count - known] = at
             count += 1
-            table[slot] = found = np.int32(count)
-        numbers[at] = found - 1
+            table[slot] = count
+        numbers[at] = table[slot] - 1
     return count
 
 
+def place(hashes: Hashes, table: Numbers) -> None:
+    """Enter states that are all different, by the numbers of their hashes, into an empty table."""
+    mask = len(table) - 1
+    for known in range(len(hashes)):
+        slot = np.int64(hashes[known] & np.uint64(mask))
+        while table[slot] != 0:
+            slot = (slot + 1) & mask
+        table[slot] = known + 1
+
+
+def spread(sources: Numbers, targets: Numbers, free: Flags) -> int:
+    """Free each source of a step whose target is free, last step first; gives how many are new."""
+    freed = 0
+    for step in range(len(sources) - 1, -1, -1):
+        if free[targets[step]] and not free[sources[step]]:
+            free[sources[step]] = True
+            freed += 1
+    return freed
+
+
 def build(
-    rows: Matrix,
-    moves: Moves,
-    steps: Changes,
-    moods: Changes,
-    fresh: Ints,
-    made: Matrix,
+    rows: Matrix, moves: Moves, steps: Changes, moods: Changes, fresh: Ints, made: Matrix
 ) -> None:
     """Write the rows behind some moves, those in ``fresh``, to ``made``."""
+    sources, edges, verdicts = moves.sources, moves.edges, moves.verdicts
+    first, lengths, columns, numbers = steps.first, steps.lengths, steps.columns, steps.numbers
+    mood_first, mood_lengths = moods.first, moods.lengths
+    mood_columns, mood_numbers = moods.columns, moods.numbers
     for to in range(len(fresh)):
         move = fresh[to]
-        old, new = rows[moves.sources[move]], made[to]
-        for column in range(len(old)):
-            new[column] = old[column]
-        edge, verdict = moves.edges[move], moves.verdicts[move]
-        for at in range(steps.first[edge], steps.first[edge] + steps.lengths[edge]):
-            new[steps.columns[at]] = steps.numbers[at]
-        for at in range(moods.first[verdict], moods.first[verdict] + moods.lengths[verdict]):
-            new[moods.columns[at]] = moods.numbers[at]
+        source, edge, verdict = sources[move], edges[move], verdicts[move]
+        for column in range(rows.shape[1]):
+            made[to, column] = rows[source, column]
+        for at in range(first[edge], first[edge] + lengths[edge]):
+            made[to, columns[at]] = numbers[at]
+        for at in range(mood_first[verdict], mood_first[verdict] + mood_lengths[verdict]):
+            made[to, mood_columns[at]] = mood_numbers[at]

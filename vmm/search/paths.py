@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from vmm.search.arrays import Flags, Ints, Numbers, roomier
+
+if TYPE_CHECKING:
+    from vmm.search.compiled import Loops
 
 
 class Paths:
@@ -42,7 +47,11 @@ class Escapes:
 
     A state that has a step to the next level escapes if all states there do. So where every state
     that is no end has one, nothing is lost, and the graph is never looked at.
+
+    ``loops`` are compiled ones, once a search is large enough for them.
     """
+
+    loops: Loops | None = None
 
     def __init__(self) -> None:
         self._ends: Flags = np.zeros(1 << 12, np.bool_)
@@ -76,6 +85,11 @@ class Escapes:
         if (free | roomier(self._onward, states)[:states]).all():
             return None
         steps, before = self._steps, -1
+        if self.loops is not None:
+            while sum([self.loops.spread(*step, free) for step in reversed(steps)]):
+                open_ = [np.flatnonzero(~free[sources]) for sources, _ in steps]
+                steps = [(s[at], t[at]) for (s, t), at in zip(steps, open_, strict=True)]
+            return self._first(~free)
         # From the last steps to the first, as most lead to the next level, until nothing changes.
         while (now := int(np.count_nonzero(free))) != before:
             before = now
@@ -86,5 +100,9 @@ class Escapes:
                 if still.any():
                     left.append((sources.compress(still), targets.compress(still)))
             steps = left[::-1]
-        lost = np.flatnonzero(~free)
-        return int(lost[0]) if lost.size else None
+        return self._first(~free)
+
+    @staticmethod
+    def _first(lost: Flags) -> int | None:
+        found = np.flatnonzero(lost)
+        return int(found[0]) if found.size else None
