@@ -37,7 +37,6 @@ from vmm.cli._output import Session
         ("run lost_update --trace nodir/x.jsonl", "no directory nodir; mkdir -p nodir"),
         ("run lost_update --trace scenarios", "it is a directory"),
         ("explore lost_update --search bogus", "--search bogus is not in this version"),
-        ("explore lost_update --jobs 2", "one process"),
         ("explore lost_update --executions 0", "is not in the range"),
         ("replay nonsense", "not a schedule token"),
         ("replay v1.lost-update.AAAA", "damaged or truncated"),

@@ -65,6 +65,12 @@ def test_the_engine_is_said_and_compiling_counts_as_start_up(
     assert said["startup_seconds"] > 1000
 
 
+def test_one_job_does_what_more_were_asked_for(lab: Lab) -> None:
+    words = ("explore", CALIBRATION, "--jobs", 2)
+    assert lab.vmm(*words, "--json").json["jobs"] == 1
+    assert "1 of 2: this search runs in one process" in lab.vmm(*words).out
+
+
 def test_the_reference_search_has_one_engine(lab: Lab) -> None:
     said = lab.vmm("explore", CALIBRATION, "--search", "reference", "--engine", "numba")
     assert (said.code, said.complaint.endswith("leave --engine out")) == (2, True)

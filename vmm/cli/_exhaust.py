@@ -54,7 +54,7 @@ def exhaust(at_work: Session, experiment: Experiment, limits: Budget, name: str)
     out_of_budget |= result.stop in (Stop.STATES, Stop.MEMORY)
     return Explored(
         keys=_keys(result, seconds, rehashed),
-        lines=_lines(result, seconds, rehashed),
+        lines=_lines(result, seconds, rehashed, limits.jobs),
         goals=result.goals,
         violations=_violations(experiment, result),
         interrupted=not (result.complete or result.findings or out_of_budget),
@@ -86,7 +86,7 @@ def _counts(result: Result) -> tuple[object, ...]:
     return result.verdict, result.states, result.transitions, result.terminal_states
 
 
-def _lines(result: Result, seconds: float, rehashed: bool | None) -> list[str]:
+def _lines(result: Result, seconds: float, rehashed: bool | None, jobs: int) -> list[str]:
     from vmm.search.result import Stop
 
     states = (
@@ -99,6 +99,8 @@ def _lines(result: Result, seconds: float, rehashed: bool | None) -> list[str]:
         lines.append(
             " reduced states that differ in no way that matters are left out (--reduction)"
         )
+    if jobs > 1:
+        lines.append(f" jobs    1 of {jobs}: this search runs in one process")
     if result.collision_bound > COLLISION_WORTH_A_WORD:
         lines.append(
             f" hashes  two states were taken for one with a probability below "
@@ -129,6 +131,7 @@ def _keys(result: Result, seconds: float, rehashed: bool | None) -> dict[str, An
         "collision_bound": result.collision_bound,
         "rehashed": rehashed,
         "engine": result.engine,
+        "jobs": 1,
     }
 
 

@@ -21,6 +21,7 @@ class Budget:
     rehash: bool = False
     engine: str = "auto"
     reduce: bool = True
+    jobs: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmm.cli._explored import Budget, Explored
@@ -9,7 +11,7 @@ from vmm.cli._output import Session
 
 if TYPE_CHECKING:
     from vmm.scenario.experiment import Experiment
-    from vmm.search.sampling import Sample
+    from vmm.search.sampling import Execution, Sample, Sampler
 
 SAMPLING_SECONDS = 60.0
 """How long sampling goes on if neither executions nor seconds are given."""
@@ -20,30 +22,27 @@ def sample(
 ) -> Explored:
     """Run execution after execution, as far as the budget goes."""
     from vmm.report.violation import witnessed
-    from vmm.scenario.experiment import host_named
     from vmm.search import sampling
 
     _check_search(strategy)
     world = experiment.world()
     picker = experiment.pickers(world, strategy)
+    budget = sampling.Budget(
+        executions=limits.executions,
+        seconds=_seconds(limits),
+        keep_going=limits.keep_going,
+    )
     again = experiment.command("explore", "--search", strategy, "--seed", str(seed))
     at_work.begin(experiment, again)
     with at_work.progress("sampling") as tell:
-        done = sampling.sample(
+        done = sampling.collect(
+            _executions(experiment, strategy, seed, limits),
             world,
-            picker,
-            host_named("direct"),
-            budget=sampling.Budget(
-                executions=limits.executions,
-                seconds=_seconds(limits),
-                keep_going=limits.keep_going,
-                incremental=experiment.is_long,
-            ),
-            seed=seed,
+            budget=budget,
             on_progress=lambda now: tell(f"{now.executions:,}, {len(now.classes):,} classes"),
         )
     return Explored(
-        keys={"seed": seed, **_keys(done)},
+        keys={"seed": seed, "jobs": limits.jobs, **_keys(done)},
         lines=_lines(done, strategy, seed),
         goals=done.goals,
         violations=[
@@ -51,6 +50,55 @@ def sample(
             for failure in done.failures
         ],
         interrupted=done.interrupted,
+    )
+
+
+def _executions(
+    experiment: Experiment, strategy: str, seed: int, limits: Budget
+) -> Generator[Execution, None, None]:
+    from vmm.search.processes import executions
+
+    if limits.jobs == 1:
+        return _sampler(experiment, strategy, seed).executions()
+    machine = experiment.machine
+    build = partial(
+        _sampler_of,
+        str(experiment.loaded.path),
+        experiment.bugs,
+        None if machine is None else machine.era,
+        dict(experiment.params),
+        strategy,
+        seed,
+    )
+    return executions(build, limits.jobs, most=limits.executions)
+
+
+def _sampler_of(
+    path: str,
+    bugs: tuple[str, ...],
+    era: str | None,
+    params: dict[str, int | str],
+    strategy: str,
+    seed: int,
+) -> Sampler:
+    """The sampler of an experiment that another process has prepared before."""
+    from vmm.scenario.experiment import prepare
+    from vmm.scenario.loading import load
+
+    return _sampler(prepare(load(path), params=params, bugs=bugs, era=era), strategy, seed)
+
+
+def _sampler(experiment: Experiment, strategy: str, seed: int) -> Sampler:
+    from vmm.scenario.experiment import host_named
+    from vmm.search.sampling import Sampler
+
+    world = experiment.world()
+    return Sampler(
+        world,
+        experiment.pickers(world, strategy),
+        host_named("direct"),
+        seed=seed,
+        incremental=experiment.is_long,
     )
 
 

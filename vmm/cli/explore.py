@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     "--engine", type=click.Choice(["auto", "numpy", "numba"]), default="auto", show_default=True,
     help="What expands states (auto: numba, if installed, once there are many). Same result.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that sample.",
+)
 @click.option("--keep-going", is_flag=True, help="Sample on after a finding, for others.")
 @options.seed_option()
 @options.findings_option("findings", "Where finding files go.")
@@ -66,11 +72,7 @@ def command(
     verbose: bool,
 ) -> int:
     """Search SCENARIO: all its states, or as many schedules as the budget allows."""
-    from vmm.errors import UsageError
-
     with session("explore", as_json=as_json, verbose=verbose) as at_work:
-        if jobs > 1:
-            raise UsageError(f"--jobs {jobs}: this version explores in one process; leave it out")
         experiment = options.experiment_of(scenario, bugs, era, params)
         max_bytes = None if max_memory is None else max_memory << 20
         limits = Budget(
@@ -82,6 +84,7 @@ def command(
             rehash,
             engine,
             reduce=reduction == "auto",
+            jobs=jobs,
         )
         if search in ("exhaustive", "reference"):
             explored = exhaust(at_work, experiment, limits, search)

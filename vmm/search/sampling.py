@@ -12,8 +12,11 @@ Telling classes apart takes about as long as the execution itself, so only the f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
 
 from vmm.engine.live import Run
 from vmm.engine.monitor import Finding
@@ -31,6 +34,14 @@ CLASSIFIED_MAX = 10_000
 """Executions whose class is found out; those after them run at full speed."""
 PROGRESS_EVERY = 64
 """Executions between two calls of a ``Progress``."""
+
+
+class Execution(NamedTuple):
+    """What came of one run; ``partial_order`` is a hash of it, if it was classified."""
+
+    seed: int
+    outcome: Outcome
+    partial_order: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +86,11 @@ class Sample:
             return None
         return sum(count == 1 for count in self.classes.values()) / self.classified
 
-    def classify(self, partial_order: int) -> None:
-        """Count an execution's class."""
-        self.classes[partial_order] = self.classes.get(partial_order, 0) + 1
-
-    def add(self, seed: int, outcome: Outcome) -> None:
+    def add(self, execution: Execution) -> None:
         """Count an execution."""
+        seed, outcome, partial_order = execution
+        if partial_order is not None:
+            self.classes[partial_order] = self.classes.get(partial_order, 0) + 1
         self.executions += 1
         self.steps += outcome.steps
         for goal, reached in outcome.goals.items():
@@ -99,15 +109,11 @@ def kind_of(finding: Finding) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When to stop: after so many executions, so many seconds, or at the first failure.
-
-    ``incremental``: runs are long, so audit what changed only.
-    """
+    """When to stop: after so many executions, so many seconds, or at the first failure."""
 
     executions: int | None = None
     seconds: float | None = None
     keep_going: bool = False
-    incremental: bool = False
 
     def allows(self, sample: Sample) -> bool:
         """Whether there may be one more execution."""
@@ -116,6 +122,42 @@ class Budget:
             or (self.seconds is not None and sample.seconds >= self.seconds)
             or (sample.failures and not self.keep_going)
         )
+
+
+class Sampler:
+    """Makes executions of a world: number n, from 1, under ``make(seed + n - 1)``.
+
+    ``incremental``: runs are long, so audit what changed only.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        make: Callable[[int], Picker],
+        drive: Drive,
+        *,
+        seed: int,
+        incremental: bool = False,
+    ) -> None:
+        self.world = world
+        self._make = make
+        self._drive = drive
+        self._seed = seed
+        self._incremental = incremental
+
+    def execution(self, number: int) -> Execution:
+        """The execution of that number, which depends on nothing else."""
+        seed = self._seed + number - 1
+        kind = ClassifiedRun if number <= CLASSIFIED_MAX else Run
+        run = kind(self.world, self._make(seed), incremental=self._incremental)
+        outcome = self._drive(run)
+        return Execution(
+            seed, outcome, run.partial_order if isinstance(run, ClassifiedRun) else None
+        )
+
+    def executions(self) -> Generator[Execution, None, None]:
+        """One after the other, without end."""
+        yield from map(self.execution, count(1))
 
 
 def sample(
@@ -127,34 +169,32 @@ def sample(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Sample:
-    """Run execution after execution: number n, from 1, under ``make(seed + n - 1)``.
+    """Run execution after execution; Ctrl-C ends it early and keeps what there is."""
+    sampler = Sampler(world, make, drive, seed=seed)
+    return collect(sampler.executions(), world, budget=budget, on_progress=on_progress)
 
-    Ctrl-C ends it early and keeps what there is.
-    """
+
+def collect(
+    executions: Generator[Execution, None, None],
+    world: World,
+    *,
+    budget: Budget,
+    on_progress: Progress | None = None,
+) -> Sample:
+    """What comes of executions that are given in their order, as far as the budget goes."""
     done = Sample(goals=dict.fromkeys(world.goals, False))
     started = time.perf_counter()
     try:
-        for number in _seeds(seed):
-            if not budget.allows(done):
-                break
-            kind = ClassifiedRun if done.executions < CLASSIFIED_MAX else Run
-            run = kind(world, make(number), incremental=budget.incremental)
-            done.add(number, drive(run))
-            if isinstance(run, ClassifiedRun):
-                done.classify(run.partial_order)
-            done.seconds = time.perf_counter() - started
-            if on_progress is not None and done.executions % PROGRESS_EVERY == 0:
-                on_progress(done)
+        with closing(executions):
+            while budget.allows(done):
+                done.add(next(executions))
+                done.seconds = time.perf_counter() - started
+                if on_progress is not None and done.executions % PROGRESS_EVERY == 0:
+                    on_progress(done)
     except KeyboardInterrupt:
         done.interrupted = True
     done.seconds = time.perf_counter() - started
     return done
-
-
-def _seeds(first: int) -> Iterator[int]:
-    while True:
-        yield first
-        first += 1
 
 
 class ClassifiedRun(Run):
@@ -183,7 +223,8 @@ class ClassifiedRun(Run):
         mark = hash((number, op.code, branch, self._last_step[number]))
         for cell in op.cells:
             tag = cell.tag
-            mark = hash((mark, last_write.get(tag), reads.get(tag) if writes else 0))
+            # Numbers only: before Python 3.12 the hash of None differs from process to process.
+            mark = hash((mark, last_write.get(tag, 0), reads.get(tag, 0) if writes else 0))
         for cell in op.cells:
             tag = cell.tag
             if writes:
