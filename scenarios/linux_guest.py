@@ -57,6 +57,7 @@ SCENARIO = Scenario(
     ),
     goals=("store emulated", "cached root found", "mapped table write-protected", "write flood"),
     small={"events": 12},
+    modes=("4-level",),  # as it was recorded
 )
 
 

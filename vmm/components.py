@@ -12,6 +12,7 @@ from typing import Any
 
 from vmm.hw.pcpu import Pcpu
 from vmm.mmu import mmu
+from vmm.vcpu.control import ControlRegisters
 from vmm.vcpu.flush import Flush
 from vmm.vcpu.guest import Guest
 from vmm.vcpu.host import Host
@@ -25,7 +26,9 @@ COMPONENTS: Mapping[str, type] = MappingProxyType(
     {
         "ShadowMmu": mmu.ShadowMmu,
         **mmu.COMPONENTS,
-        **{cls.__name__: cls for cls in (Flush, Guest, Host, Pcpu, RunLoop, Vcpu)},
+        **{
+            cls.__name__: cls for cls in (ControlRegisters, Flush, Guest, Host, Pcpu, RunLoop, Vcpu)
+        },
     }
 )
 """Every class that a feature or a bug may override, by name."""

@@ -8,13 +8,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vmm.components import Overrides, compose
+from vmm.discovery import unknown
 from vmm.engine.monitor import Monitor
 from vmm.engine.world import ModelObject, World
 from vmm.eras import ERAS
 from vmm.errors import UsageError
 from vmm.features import chosen, feature_overrides
-from vmm.hw.layout import Layout, Page, lay_out
+from vmm.hw.layout import DEFAULT_MODE, MODES, Layout, Page, lay_out
 from vmm.hw.memory import Memory
+from vmm.hw.paging import PagingMode
 from vmm.mmu import mmu
 from vmm.programs import Programs, add_tasks, make_guests, set_up
 from vmm.vcpu.vcpu import Vm
@@ -34,7 +36,9 @@ class MachineConfig:
     """What machine a scenario wants.
 
     ``spaces``: pages by gva of each guest address space; ``starts``: the space of each vCPU
-    (default: the first). ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``,
+    (default: the first). ``mode``: how the guest pages, one of MODES; ``space_modes`` of spaces
+    that differ, for guests that switch. ``controls``: further control bits at the start, by the
+    names of ``Controls``. ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``,
     ``min_free``, ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp``
     allows several vCPUs where the era had only one. ``long``: too long for full audits at every
     release; they are incremental then.
@@ -43,15 +47,17 @@ class MachineConfig:
 
     spaces: Mapping[str, Mapping[int, Page]] = field(default_factory=dict)
     starts: tuple[str, ...] = ()
+    mode: str = DEFAULT_MODE
+    space_modes: Mapping[str, str] = field(default_factory=dict)
+    controls: Mapping[str, bool] = field(default_factory=dict)
     vcpus: int = 2
     era: str = "2.6.25"
     features: tuple[str, ...] = ()
     smp: bool = False
-    shadow_pages: int = 12
+    shadow_pages: int = 16
     min_free: int = 4
     refill: int = 4
     tlb_tagged: bool = True
-    write_protect: bool = True
     tables: Layout | None = None
     long: bool = False
     monitors: tuple[MonitorFactory, ...] = ()
@@ -107,7 +113,7 @@ def features_of(config: MachineConfig) -> tuple[str, ...]:
 def _wire(
     world: World, config: MachineConfig, classes: Mapping[str, Any], params: Mapping[str, int | str]
 ) -> Vm:
-    layout = config.tables or lay_out(config.spaces)
+    layout = config.tables or lay_out(config.spaces, _modes(config))
     starts = config.starts or (next(iter(layout.roots), ""),) * config.vcpus
     if len(starts) != config.vcpus or not all(start in layout.roots for start in starts):
         raise UsageError(f"starts {starts} must name an address space for each vCPU")
@@ -126,13 +132,25 @@ def _wire(
         for n in range(config.vcpus)
     )
     vcpus = tuple(
-        classes["Vcpu"](
-            world, pcpu, shadow, cr3=layout.roots[start], write_protect=config.write_protect
-        )
+        classes["Vcpu"](world, pcpu, shadow, layout.registers(start, **config.controls))
         for pcpu, start in zip(pcpus, starts, strict=True)
     )
     shadow.connect(classes["Flush"](vcpus))
-    return Vm(vcpus, shadow, classes["RunLoop"](), layout, params, classes)
+    loop = classes["RunLoop"]()
+    control = classes["ControlRegisters"](loop)
+    return Vm(vcpus, shadow, loop, control, layout=layout, params=params, classes=classes)
+
+
+def _modes(config: MachineConfig) -> dict[str, PagingMode]:
+    """The paging mode of each space. Errors: no such mode or space."""
+    for name in config.space_modes:
+        if name not in config.spaces:
+            raise unknown("space", name, config.spaces)
+    named = {space: config.space_modes.get(space, config.mode) for space in config.spaces}
+    for mode in (config.mode, *named.values()):
+        if mode not in MODES:
+            raise unknown("mode", mode, MODES)
+    return {space: MODES[mode] for space, mode in named.items()}
 
 
 class ShadowTables(ModelObject):

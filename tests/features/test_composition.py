@@ -104,7 +104,7 @@ def test_a_scenario_is_given_features_as_a_parameter() -> None:
     assert made.arguments() == ["stale-gpte", "-p", "features=no_cache, host-paging"]
     model = made.world().model
     assert isinstance(model.mmu.zap, no_cache.Zap)  # type: ignore[attr-defined]
-    assert prepare(load("stale_gpte")).params == {}
+    assert prepare(load("stale_gpte")).params == {"mode": "4-level"}
 
 
 def test_a_bug_of_a_feature_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:

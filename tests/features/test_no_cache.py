@@ -104,4 +104,4 @@ def test_an_upper_entry_is_old_until_it_is_invalidated() -> None:
     assert made.do(made.guest.load(DATA)) == OLD
     made.do(made.guest.invlpg(DATA))
     assert made.do(made.guest.load(DATA)) == GuestFault(DATA, 0)
-    assert gpte == entry_gpa(made.vm.layout.tables[2], 2)
+    assert gpte == entry_gpa(list(made.vm.layout.tables)[2], 2)

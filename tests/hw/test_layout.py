@@ -6,9 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmm.bits import A, D, P
+from tests.hand import Hand
+from vmm.bits import A, D, P, W
+from vmm.engine.world import World
 from vmm.errors import UsageError
-from vmm.hw.layout import FIRST_TABLE, REGION, REGION_BYTES, WINDOW, Layout, Page, lay_out, page
+from vmm.hw.access import LOAD, GuestFault
+from vmm.hw.layout import (
+    FIRST_TABLE,
+    MODES,
+    PAGED_MODES,
+    REGION,
+    REGION_BYTES,
+    WINDOW,
+    Layout,
+    Page,
+    lay_out,
+    page,
+)
+from vmm.hw.memory import Memory
+from vmm.hw.paging import FORMATS
+from vmm.hw.walker import Walk, Walker
 from vmm.units import ENTRY_BYTES, PAGE_BYTES, Gva
 from vmm.workload.tables import GuestTables
 
@@ -60,10 +77,55 @@ def test_spaces_share_no_table() -> None:
     assert upper == {"A": [0x10, 0x11, 0x12, 0x13], "B": [0x14, 0x15, 0x16, 0x17]}
 
 
-@pytest.mark.parametrize("gva", [0, REGION - PAGE_BYTES, REGION + REGION_BYTES])
-def test_a_page_outside_the_region_is_refused(gva: int) -> None:
-    with pytest.raises(UsageError, match="share one 2M region"):
-        lay_out({"A": {gva: page(1)}})
+@pytest.mark.parametrize(
+    ("mode", "gva"),
+    [("32-bit", 1 << 32), ("pae", 1 << 32), ("4-level", 1 << 47), ("5-level", 1 << 56)],
+)
+def test_a_page_at_no_address_of_its_mode_is_refused(mode: str, gva: int) -> None:
+    with pytest.raises(UsageError, match="no such address"):
+        lay_out({"A": {gva: page(1)}}, {"A": MODES[mode]})
+
+
+def test_32_bit_paging_cannot_forbid_execution() -> None:
+    with pytest.raises(UsageError, match="cannot forbid execution"):
+        lay_out({"A": {REGION: page(1, no_execute=True)}}, {"A": MODES["32-bit"]})
+
+
+@pytest.mark.parametrize("mode", PAGED_MODES)
+def test_the_first_tables_lie_in_the_same_frames_in_every_mode(mode: str) -> None:
+    layout = lay_out(
+        {"A": {REGION: page(1)}, "B": {REGION: page(2)}}, dict.fromkeys("AB", MODES[mode])
+    )
+    levels = range(1, min(4, FORMATS[MODES[mode]].root_level) + 1)
+    for number, name in enumerate("AB"):
+        for level in levels:
+            place = layout.gpte(name, REGION, level)
+            assert place >> 12 == FIRST_TABLE + 4 * number + 4 - level
+
+
+@pytest.mark.parametrize("mode", PAGED_MODES)
+def test_each_mode_maps_what_was_asked(mode: str) -> None:
+    """Read back by the walker that follows the rule table."""
+    far = Gva(3 << 30)
+    pages = {REGION: page(2), far: page(3, writable=False), REGION + 0x1000: page(4, fresh=True)}
+    layout = lay_out({"A": pages}, {"A": MODES[mode]})
+    world = World()
+    walker = Walker(Memory(world, layout.content, layout.tables))
+    registers = layout.registers("A")
+    for gva, mapping in pages.items():
+        found = Hand(world).do(walker.translate(registers, Gva(gva), LOAD))
+        assert isinstance(found, Walk)
+        assert found.gpa == mapping.frame * PAGE_BYTES
+        assert bool(found.steps[-1].access & W) == mapping.writable
+    missing = Hand(world).do(walker.translate(registers, Gva(far + PAGE_BYTES), LOAD))
+    assert missing == GuestFault(far + PAGE_BYTES, 0)
+
+
+def test_a_space_without_paging_has_no_tables() -> None:
+    layout = lay_out({"A": {REGION: page(2)}}, {"A": MODES["real"]})
+    assert (layout.tables, layout.content) == ({}, {})
+    with pytest.raises(UsageError, match="no level-1 table"):
+        layout.gpte("A", REGION)
 
 
 def test_an_unknown_space_is_told_with_those_there_are() -> None:

@@ -15,7 +15,8 @@ from vmm.engine.task import TaskKind
 from vmm.engine.world import ModelObject, World
 from vmm.hw.access import LOAD, STORE, AccessKind
 from vmm.hw.events import TlbFlush, WalkRead
-from vmm.hw.pcpu import Irq, Pcpu
+from vmm.hw.paging import HOST, PagingRegisters
+from vmm.hw.pcpu import Boundary, Irq, Pcpu
 from vmm.hw.tlb import TlbEntry
 from vmm.units import ENTRY_BYTES, Gva, Pfn
 from vmm.workload.tables import GuestTables, fault_code
@@ -43,6 +44,7 @@ class Silicon:
         self.entries = Entries(world, content)
         self.cpu = Pcpu(world, number, tagged=True, table_entry=self.entries)
         self.root = world.cell("root", int(ROOT))
+        self.registers = world.cell("registers", PagingRegisters(HOST, 0))
         world.task("ipi", Pcpu.deliver_ipis, self.cpu, kind=TaskKind.EVENTUAL)
         self.hand = Hand(world)
 
@@ -51,8 +53,11 @@ class Silicon:
         found: tuple[TlbEntry, ...] = self.hand[self.cpu.tlb]
         return found
 
+    def at_boundary(self, gva: Gva) -> Boundary:
+        return self.hand.do(self.cpu.at_boundary(gva, self.root, self.registers))
+
     def walk(self, gva: Gva = GVA, kind: AccessKind = LOAD) -> TlbEntry | None:
-        return self.hand.do(self.cpu.walk(ROOT, gva, kind))
+        return self.hand.do(self.cpu.walk(4, ROOT, gva, kind, HOST))
 
 
 def one_page(leaf: int, *, upper: int = ALL) -> dict[tuple[int, int], int]:
@@ -123,9 +128,16 @@ def test_the_host_runs_with_write_protection() -> None:
     assert silicon.walk(kind=AccessKind(write=True)) is None
 
 
+def test_a_walk_of_fewer_levels_starts_lower() -> None:
+    silicon = Silicon(one_page(make_entry(2, ALL | D)))
+    found = silicon.hand.do(silicon.cpu.walk(2, Pfn(0x12), GVA, LOAD, HOST))
+    assert found == TlbEntry(1, GVA >> 12, 2, W | U)
+    assert [read.level for read in silicon.hand.said(WalkRead)] == [2, 1]
+
+
 def test_a_walk_is_one_op_a_level_and_the_last_one_fills() -> None:
     silicon = Silicon(one_page(make_entry(2, ALL | D)))
-    doing = silicon.hand.start(silicon.cpu.walk(ROOT, GVA, LOAD))
+    doing = silicon.hand.start(silicon.cpu.walk(4, ROOT, GVA, LOAD, HOST))
     for _ in range(3):
         doing.step()
         assert silicon.tlb == ()
@@ -139,7 +151,7 @@ def test_a_walk_is_one_op_a_level_and_the_last_one_fills() -> None:
 def test_a_walk_under_way_goes_on_below_an_entry_that_is_cleared() -> None:
     """Why a zapped page may not be freed before the walkers are out of it."""
     silicon = Silicon(one_page(make_entry(2, ALL | D)))
-    doing = silicon.hand.start(silicon.cpu.walk(ROOT, GVA, LOAD))
+    doing = silicon.hand.start(silicon.cpu.walk(4, ROOT, GVA, LOAD, HOST))
     for _ in range(3):
         doing.step()
     silicon.hand[silicon.entries(0x12, 2)] = 0
@@ -148,7 +160,7 @@ def test_a_walk_under_way_goes_on_below_an_entry_that_is_cleared() -> None:
 
 def test_a_walk_sees_a_leaf_that_is_cleared_before_it_gets_there() -> None:
     silicon = Silicon(one_page(make_entry(2, ALL | D)))
-    doing = silicon.hand.start(silicon.cpu.walk(ROOT, GVA, LOAD))
+    doing = silicon.hand.start(silicon.cpu.walk(4, ROOT, GVA, LOAD, HOST))
     doing.step()
     silicon.hand[silicon.entries(0x13, 1)] = 0
     assert doing.finish() is None
@@ -168,12 +180,12 @@ def test_a_fresh_walk_replaces_what_was_cached() -> None:
 
 def test_a_boundary_shows_the_entry_of_that_page_and_no_other() -> None:
     silicon = Silicon(one_page(make_entry(2, ALL | D)), number=4)
-    assert silicon.hand.do(silicon.cpu.at_boundary(GVA, silicon.root)) == (Irq.ON, None, ROOT)
+    assert silicon.at_boundary(GVA) == Boundary(Irq.ON, None, ROOT, HOST)
     filled = silicon.walk()
     assert filled is not None
     assert filled.vpid == 5
     for gva, entry in ((GVA, filled), (Gva(GVA + 0xFFF), filled), (Gva(GVA + 0x1000), None)):
-        assert silicon.hand.do(silicon.cpu.at_boundary(gva, silicon.root)).entry == entry
+        assert silicon.at_boundary(gva).entry == entry
 
 
 def test_invlpg_drops_one_page_and_a_flush_all() -> None:

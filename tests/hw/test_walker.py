@@ -24,7 +24,7 @@ class Stage:
 
     def __init__(self, content: dict[int, int]) -> None:
         world = World("walk")
-        self.memory = Memory(world, content, ())
+        self.memory = Memory(world, content, {})
         self.walker = Walker(self.memory)
         self.hand = Hand(world)
 

@@ -12,10 +12,10 @@ from vmm.engine.events import Goal
 from vmm.engine.ops import Acquire, Op
 from vmm.hw.access import LOAD, STORE, AccessKind, GuestFault
 from vmm.hw.layout import REGION, Layout, Page, page
+from vmm.hw.paging import HOST
 from vmm.mmu.api import FaultResult
 from vmm.mmu.fault import NO_PT_WRITE
-from vmm.mmu.guest_walk import root_role
-from vmm.mmu.role import Role
+from vmm.mmu.role import Role, root_role
 from vmm.units import Gfn, Gva, entry_gpa, table_index
 from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.vcpu import Vcpu
@@ -49,7 +49,7 @@ def fault(made: Bench, gva: int, kind: AccessKind = LOAD, vcpu: Vcpu | None = No
 
 def leaf(made: Bench, gva: int, vcpu: Vcpu | None = None) -> int:
     """The leaf spte of a gva in a vCPU's shadow; 0 if some level is missing."""
-    number = made.hand[(vcpu or made.vcpu).root]
+    number = made.hand[(vcpu or made.vcpu).root].pages[0]
     for level in (4, 3, 2):
         spte = made.spte(number, table_index(Gva(gva), level))
         if not spte & P:
@@ -74,7 +74,7 @@ def test_a_first_fault_shadows_every_table_of_the_walk() -> None:
     made = machine(vcpus=1)
     assert fault(made, DATA, STORE) is RESUME
     assert headers(made) == [
-        (0x10, root_role()),
+        (0x10, root_role(HOST)),
         (0x11, Role(3, direct=False, access=ALL)),
         (0x12, Role(2, direct=False, access=ALL)),
         (0x13, Role(1, direct=False, access=ALL)),
@@ -143,7 +143,7 @@ def test_the_guests_own_faults_come_back_as_values(
 
 
 def test_a_supervisor_without_write_protection_writes_what_users_may_only_read() -> None:
-    made = machine(vcpus=1, write_protect=False)
+    made = machine(vcpus=1, controls={"wp": False})
     made.poke(made.vm.layout.gpte("A", DATA), make_entry(2, P | U | A | D))
     assert fault(made, DATA, STORE) is RESUME
     assert leaf(made, DATA) & ALL == W, "W for the supervisor, and users kept out"
@@ -165,7 +165,7 @@ def test_a_shadowed_table_is_mapped_read_only_and_its_stores_are_emulated() -> N
 def test_shadowing_a_table_takes_its_writable_mappings_away() -> None:
     made = machine()
     second = made.vm.vcpus[1]
-    made.hand[second.cr3] = Gfn(0x14)
+    made.hand[second.registers] = made.vm.layout.registers("B")
     made.do(made.vm.mmu.roots.free(second))
     loaded(made, second)
     assert fault(made, OTHER, STORE, second) is RESUME
@@ -183,7 +183,7 @@ def test_a_user_store_says_that_a_frame_is_no_table_any_more() -> None:
     second = made.vm.vcpus[1]
     fault(made, DATA)
     made.do(made.vm.mmu.roots.free(second))
-    made.hand[second.cr3] = Gfn(0x14)
+    made.hand[second.registers] = made.vm.layout.registers("B")
     loaded(made, second)
     assert fault(made, OTHER, USER_STORE, second) is RESUME
     assert made.pages(0x13) == []
@@ -201,7 +201,7 @@ def test_a_user_store_to_a_root_in_use_is_emulated() -> None:
     made = machine()
     second = made.vm.vcpus[1]
     made.do(made.vm.mmu.roots.free(second))
-    made.hand[second.cr3] = Gfn(0x14)
+    made.hand[second.registers] = made.vm.layout.registers("B")
     loaded(made, second)
     made.poke(made.vm.layout.gpte("A", DATA), make_entry(0x14, P | W | U | A | D))
     assert fault(made, DATA, USER_STORE) is EMULATE
@@ -264,7 +264,7 @@ def large(flags: int, frame: int = 0x400) -> Layout:
         entry_gpa(Gfn(0x12), 0): make_entry(frame, P | W | U | A | PS | flags),
         entry_gpa(Gfn(0x12), 1): make_entry(frame, P | W | U | A | PS | flags | D),
     }
-    return Layout({"A": Gfn(0x10)}, (Gfn(0x10), Gfn(0x11), Gfn(0x12)), content)
+    return Layout({"A": Gfn(0x10)}, {Gfn(0x10 + n): 8 for n in range(3)}, content)
 
 
 def test_a_large_page_is_mapped_by_small_ones() -> None:

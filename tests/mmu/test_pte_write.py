@@ -245,5 +245,5 @@ def test_a_flooded_root_in_use_is_emptied_and_stays() -> None:
     for _ in range(3):
         store(made, top, make_entry(0x11, P | W | U | A))
     (root,) = made.pages(0x10)
-    assert made.hand[made.vcpu.root] == root
+    assert made.hand[made.vcpu.root].pages == (root,)
     assert made.hand[made.vm.mmu.cache.pages[root].present] == ()

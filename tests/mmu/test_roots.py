@@ -8,11 +8,11 @@ from tests.hand import Bench, bench
 from vmm.engine.events import Goal
 from vmm.hw.access import LOAD
 from vmm.hw.layout import REGION, page
-from vmm.mmu.api import NO_ROOT
+from vmm.mmu.api import NO_ROOT, Root
 from vmm.units import Gfn
 from vmm.vcpu.requests import TLB_FLUSH
 
-A, B = Gfn(0x10), Gfn(0x14)
+A = Gfn(0x10)
 
 
 def machine(*, no_cache: bool = False) -> Bench:
@@ -24,7 +24,13 @@ def machine(*, no_cache: bool = False) -> Bench:
 
 
 def load(made: Bench, vcpu: int = 0) -> int:
-    return made.do(made.vm.mmu.roots.load(made.vm.vcpus[vcpu]))
+    (page,) = made.do(made.vm.mmu.roots.load(made.vm.vcpus[vcpu])).pages
+    return page
+
+
+def switch(made: Bench, space: str) -> None:
+    old, new = made.hand[made.vcpu.registers], made.vm.layout.registers(space)
+    made.do(made.vm.mmu.roots.switch(made.vcpu, old, new))
 
 
 def count(made: Bench, number: int) -> int:
@@ -35,7 +41,7 @@ def count(made: Bench, number: int) -> int:
 def test_a_root_is_the_shadow_of_the_table_in_cr3() -> None:
     made = machine()
     number = load(made)
-    assert made.hand[made.vcpu.root] == number
+    assert made.hand[made.vcpu.root] == Root(4, (number,))
     assert made.pages(A) == [number]
     assert count(made, number) == 1
     assert made.hand[made.vcpu.requests] & TLB_FLUSH, "a new root is a new address space"
@@ -44,7 +50,7 @@ def test_a_root_is_the_shadow_of_the_table_in_cr3() -> None:
 def test_two_vcpus_share_a_root_and_let_go_of_it_one_by_one() -> None:
     made = machine()
     assert load(made, 0) == load(made, 1)
-    root = made.hand[made.vcpu.root]
+    (root,) = made.hand[made.vcpu.root].pages
     assert count(made, root) == 2
     for left, vcpu in ((1, made.vm.vcpus[0]), (0, made.vm.vcpus[1])):
         made.do(made.vm.mmu.roots.free(vcpu))
@@ -65,12 +71,12 @@ def test_a_switch_and_back_finds_the_shadow_where_it_was() -> None:
     made = machine()
     root = load(made)
     made.do(made.vm.mmu.fault.page_fault(made.vcpu, REGION, LOAD))
-    for cr3 in (B, A):
-        made.do(made.vm.mmu.roots.switch(made.vcpu, cr3))
+    for space in "BA":
+        switch(made, space)
         assert made.hand[made.vcpu.root] == NO_ROOT
-        assert made.hand[made.vcpu.cr3] == cr3
+        assert made.hand[made.vcpu.registers] == made.vm.layout.registers(space)
         load(made)
-    assert made.hand[made.vcpu.root] == root
+    assert made.hand[made.vcpu.root] == Root(4, (root,))
     assert [goal.name for goal in made.hand.said(Goal)] == ["cached root found"]
 
 
@@ -82,7 +88,7 @@ def test_the_same_cr3_again_flushes_and_keeps_the_shadow_if_that_is_in_sync(
     load(made)
     made.do(made.vm.mmu.fault.page_fault(made.vcpu, REGION, LOAD))
     made.hand[made.vcpu.requests] = 0
-    made.do(made.vm.mmu.roots.switch(made.vcpu, A))
+    switch(made, "A")
     assert (made.hand[made.vcpu.root] != NO_ROOT) == keeps
     assert bool(made.leaves()) == keeps
     if not keeps:

@@ -161,4 +161,7 @@ def test_everything_goes_but_roots_in_use() -> None:
     made = machine()
     made.do(made.host.zap_all(), 2)
     assert active(made) == [ROOT]
-    assert [vcpu.number for vcpu in made.vm.vcpus if made.hand[vcpu.root] == ROOT] == [0, 1]
+    assert [vcpu.number for vcpu in made.vm.vcpus if made.hand[vcpu.root].pages == (ROOT,)] == [
+        0,
+        1,
+    ]

@@ -15,6 +15,7 @@ from vmm.hw.events import Exchange
 from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu import fault, guest_walk, roots, shadowing, zap
+from vmm.mmu.api import Root
 from vmm.mmu.shadow_page import SpteRef
 from vmm.programs import Programs
 from vmm.strategies.random import RandomPicker
@@ -74,11 +75,11 @@ class LosesPages(zap.Zap):
 class CountsTwice(roots.Roots):
     """Counts a root once more than it is let go of."""
 
-    async def load(self, vcpu: Any) -> int:
-        number = await super().load(vcpu)
+    async def load(self, vcpu: Any) -> Root:
+        root = await super().load(vcpu)
         async with self.mmu.lock:
-            await self.mmu.cache.pages[number].root_count.set(2)
-        return number
+            await self.mmu.cache.pages[root.pages[0]].root_count.set(2)
+        return root
 
 
 class NeverProtects(shadowing.Shadowing):

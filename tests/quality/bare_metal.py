@@ -80,7 +80,7 @@ async def perform(cpu: Guest, act: Act) -> object:
         case "invlpg":
             await cpu.invlpg(act.gva)
         case "mov cr3":
-            await cpu.mov_cr3(act.value)
+            await cpu.mov_cr3(act.value << 12)
     return None
 
 

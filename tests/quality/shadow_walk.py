@@ -46,9 +46,11 @@ def held_by(vm: Vm, vcpu: Vcpu, memory: Sequence[Any]) -> Iterator[Held]:
     """What a walk from the vCPU's shadow root can find."""
     root = memory[vcpu.root.index]
     if root != NO_ROOT:
-        header = memory[vm.mmu.cache.pages[root].header.index]
-        assert header.gfn == memory[vcpu.cr3.index], "the root shadows another table than cr3's"
-        yield from _below(vm, memory, root, 4, Held(0, 0, ALL_RIGHTS, ()))
+        (page,) = root.pages
+        header = memory[vm.mmu.cache.pages[page].header.index]
+        cr3 = memory[vcpu.registers.index].cr3
+        assert header.gfn == cr3 >> 12, "the root shadows another table than cr3's"
+        yield from _below(vm, memory, page, 4, Held(0, 0, ALL_RIGHTS, ()))
 
 
 def _below(vm: Vm, memory: Sequence[Any], number: int, level: int, above: Held) -> Iterator[Held]:
@@ -97,7 +99,7 @@ def assert_shadow_follows(vm: Vm, memory: Sequence[Any], *, emulating: Collectio
             if any(gpa in emulating for gpa in held.gptes):
                 continue
             compared += 1
-            found = tables.walk(memory[vcpu.cr3.index] << 12, held.gva)
+            found = tables.walk(memory[vcpu.registers.index].cr3, held.gva)
             if complaint := _complaint(held, found):
                 wrong.append(f"v{vcpu.number}, gva {held.gva:#x}: {complaint}")
     assert not wrong, "\n".join(wrong[:5])

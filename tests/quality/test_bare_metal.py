@@ -82,7 +82,7 @@ def test_write_to_a_large_page_that_was_cleaned_sets_dirty() -> None:
 
 
 def test_reference_sees_a_lost_dirty_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest_walk, "direct_access", lambda leaf: leaf.access)
+    monkeypatch.setattr(guest_walk.GuestWalk, "direct_access", lambda walk: walk.access)
     (found, *_) = in_order(*CLEANED).findings
     assert found.code in ("bare-metal/differs", "audit/spte-agrees")
 

@@ -256,8 +256,8 @@ def test_an_upper_entry_and_another_space_can_be_named() -> None:
     assert entry == make_entry(0x13, P | W | U), "an upper entry has no D, and A is for the walk"
 
 
-@pytest.mark.parametrize("target", ["B", 0x14])
-def test_cr3_takes_a_space_or_a_frame(target: str | int) -> None:
+@pytest.mark.parametrize("target", ["B", 0x14000])
+def test_cr3_takes_a_space_or_a_value(target: str | int) -> None:
     made = machine()
     made.poke(6 << 12, 66)
     made.do(made.guest.load(DATA))

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from vmm.bugs import Bug
 from vmm.mmu import pte_write
+from vmm.mmu.role import Role
 from vmm.units import Gpa
 
 
 class PteWrite(pte_write.PteWrite):
     """Updates the shadow from the value that was written."""
 
-    async def current_gpte(self, gpa: Gpa, value: int) -> int:
+    async def current_gpte(self, role: Role, gpa: Gpa, value: int) -> int:
         """The fix reads memory again, under the lock."""
-        del gpa
+        del role, gpa
         return value
 
 

@@ -71,9 +71,9 @@ class Zap(zap.Zap):
 class Roots(roots.Roots):
     """Frees invalid roots with their last user."""
 
-    async def release_root(self, vcpu: VcpuState, page: ShadowPage) -> None:
-        """Drop one use of a root. Holds: mmu_lock."""
-        await super().release_root(vcpu, page)
+    async def released(self, vcpu: VcpuState, page: ShadowPage) -> None:
+        """A use of a root has ended. Holds: mmu_lock."""
+        await super().released(vcpu, page)
         header = await page.header
         if header is not None and header.role.invalid and not await page.root_count:
             await mark("invalid root freed")

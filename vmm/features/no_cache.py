@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING
 from vmm.bits import P, frame_of
 from vmm.features import Feature
 from vmm.mmu import fault, roots, shadowing, zap
-from vmm.mmu.api import NO_ROOT
-from vmm.mmu.guest_walk import ROOT_LEVEL, GuestWalk
+from vmm.mmu.api import NO_PAGE, NO_ROOT
+from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import ShadowPage
 from vmm.units import Gfn, Gva, table_index
 from vmm.vcpu import run_loop
 
 if TYPE_CHECKING:
+    from vmm.hw.paging import PagingRegisters
     from vmm.mmu.api import VcpuState
     from vmm.vcpu.vcpu import Vcpu
 
@@ -58,10 +59,11 @@ class PageFault(fault.PageFault):
 class Roots(roots.Roots):
     """A cr3 load throws the vCPU's shadow away."""
 
-    async def switch(self, vcpu: VcpuState, cr3: Gfn) -> None:
-        """Load cr3. The same value drops as much as another: sptes are as old as TLB entries."""
+    async def switch(self, vcpu: VcpuState, old: PagingRegisters, new: PagingRegisters) -> None:
+        """The same value drops as much as another: sptes are as old as TLB entries."""
+        del old
         await self.free(vcpu)
-        await vcpu.cr3.set(cr3)
+        await vcpu.registers.set(new)
 
     async def free(self, vcpu: VcpuState) -> None:
         """Let go of the root and zap every page of this vCPU."""
@@ -80,11 +82,11 @@ class Zap(zap.Zap):
     async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
         """Drop the leaf of ``gva`` from the vCPU's shadow. Holds: nothing at the start."""
         async with self.mmu.lock:
-            number = await vcpu.root
-            if number == NO_ROOT:
+            root = await vcpu.root
+            if root == NO_ROOT or root.page(gva) == NO_PAGE:
                 return
-            page = self.mmu.cache.pages[number]
-            for level in range(ROOT_LEVEL, 1, -1):
+            page = self.mmu.cache.pages[root.page(gva)]
+            for level in range(root.level, 1, -1):
                 spte = await page[table_index(gva, level)]
                 if not spte & P:
                     return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vmm.bits import format_gpte
 from vmm.engine.ops import atomically
 from vmm.engine.world import ModelObject, World
-from vmm.units import ENTRY_BYTES, PAGE_SHIFT, Gpa, entry_index, word_of
+from vmm.units import ENTRY_BYTES, PAGE_SHIFT, Gfn, Gpa, entry_index, gpa_to_gfn, word_of
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell, CellArray
@@ -23,28 +23,30 @@ CACHE_LINE_BYTES = 64
 
 
 class Memory(ModelObject):
-    """Words by address. Frames of ``tables`` print their words as paging entries."""
+    """Words by address. Frames of ``tables`` print their words as paging entries of that size."""
 
-    def __init__(self, world: World, content: Mapping[int, int], tables: tuple[int, ...]) -> None:
-        self.table_frames = MappingProxyType(dict.fromkeys(tables, True))
+    def __init__(self, world: World, content: Mapping[int, int], tables: Mapping[Gfn, int]) -> None:
         self._entries = world.array(
             "gpte", 0, label=_entry_label, content=content, marked=True, format=format_gpte
+        )
+        self._pairs = world.array(
+            "gptes", 0, label=_pair_label, content=content, marked=True, format=_format_pair
         )
         self._words = world.array(
             "ram", 0, label=lambda gpa: f"ram {gpa:#x}", content=content, marked=True, format=hex
         )
+        by_size = {ENTRY_BYTES: self._entries, ENTRY_BYTES // 2: self._pairs}
+        self._tables = MappingProxyType({gfn: by_size[size] for gfn, size in tables.items()})
 
     @property
-    def arrays(self) -> tuple[CellArray[int, int], CellArray[int, int]]:
+    def arrays(self) -> tuple[CellArray[int, int], ...]:
         """All words, by address: those of tables, and the others."""
-        return self._entries, self._words
+        return self._entries, self._pairs, self._words
 
     def word(self, address: int) -> Cell[int]:
         """The word that holds the byte at ``address`` (gpa or hpa, bytes)."""
         aligned = word_of(address)
-        if aligned >> PAGE_SHIFT in self.table_frames:
-            return self._entries[aligned]
-        return self._words[aligned]
+        return self._tables.get(gpa_to_gfn(Gpa(aligned)), self._words)[aligned]
 
     async def store(self, address: int, value: int, size: int, *, event: EventSpec = None) -> None:
         """Store up to 8 bytes at any address, in one op. Ops: a write of one or of two words."""
@@ -60,6 +62,15 @@ class Memory(ModelObject):
 
 def _entry_label(gpa: int) -> str:
     return f"gpte {gpa >> PAGE_SHIFT << PAGE_SHIFT:#x}[{entry_index(Gpa(gpa))}]"
+
+
+def _pair_label(gpa: int) -> str:
+    first = 2 * entry_index(Gpa(gpa))
+    return f"gptes {gpa >> PAGE_SHIFT << PAGE_SHIFT:#x}[{first}, {first + 1}]"
+
+
+def _format_pair(word: int) -> str:
+    return f"{format_gpte(word & 0xFFFF_FFFF)}; {format_gpte(word >> 32)}"
 
 
 def merge(old: int, value: int, offset: int, size: int) -> tuple[int, None]:

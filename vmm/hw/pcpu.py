@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmm.bits import P, U, W, combine, frame_of
 from vmm.engine.ops import atomically, observe
@@ -28,14 +28,12 @@ from vmm.engine.world import ModelObject, World
 from vmm.hw import tlb as tlbs
 from vmm.hw.access import AccessKind
 from vmm.hw.events import TlbFlush, WalkRead
-from vmm.hw.paging import HOST, grants
+from vmm.hw.paging import Controls, PagingRegisters, grants
 from vmm.hw.tlb import Tlb, TlbEntry, format_tlb
 from vmm.units import Gva, Pfn, page_number, table_index
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
-
-ROOT_LEVEL = 4
 
 EntryCell = Callable[[int, int], "Cell[int]"]
 """The cell of entry ``index`` of the table in host frame ``pfn``."""
@@ -51,11 +49,12 @@ class Irq(enum.Enum):
 
 
 class Boundary(NamedTuple):
-    """What the processor knows at an instruction boundary."""
+    """What the processor knows at an instruction boundary; ``root`` is its hypervisor's affair."""
 
     irq: Irq
     entry: TlbEntry | None
-    root: int
+    root: Any
+    controls: Controls
 
 
 class Pcpu(ModelObject):
@@ -96,37 +95,41 @@ class Pcpu(ModelObject):
 
     # --- translation ---
 
-    async def at_boundary(self, gva: Gva, root: Cell[int]) -> Boundary:
-        """Interrupt state, cached translation of ``gva`` and root: all this pCPU's own."""
-        cells = (self.irq, self.tlb, root)
+    async def at_boundary(
+        self, gva: Gva, root: Cell[Any], registers: Cell[PagingRegisters]
+    ) -> Boundary:
+        """Interrupt state, cached translation of ``gva``, registers: all this pCPU's own."""
+        cells = (self.irq, self.tlb, root, registers)
         return await observe(_look, cells, self.vpid, page_number(gva))
 
-    async def walk(self, root: Pfn, gva: Gva, kind: AccessKind) -> TlbEntry | None:
-        """Walk the paging structures, one op a level, and cache the translation.
+    async def walk(
+        self, top: int, root: Pfn, gva: Gva, kind: AccessKind, controls: Controls
+    ) -> TlbEntry | None:
+        """Walk paging structures from a table of level ``top`` down, one op a level; cache the end.
 
         None if an entry is not present or the rights do not permit the access. Sets no A or D
         bits: the structures it walks have them set from the start (KVM makes its sptes so).
         """
         table, rights = root, W | U
-        for level in range(ROOT_LEVEL, 1, -1):
+        for level in range(top, 1, -1):
             event = WalkRead(self.number, table, gva, level)
             entry = await self.table_entry(table, table_index(gva, level)).read(event=event)
             if not entry & P:
                 return None
             table, rights = Pfn(frame_of(entry)), combine(rights, entry)
-        return await self._read_leaf(table, rights, gva, kind)
+        return await self._read_leaf(table, rights, gva, kind, controls)
 
     async def _read_leaf(
-        self, table: Pfn, rights: int, gva: Gva, kind: AccessKind
+        self, table: Pfn, rights: int, gva: Gva, kind: AccessKind, controls: Controls
     ) -> TlbEntry | None:
         # Read and fill in one op: nobody but this pCPU ever looks into its TLB.
         return await atomically(
             _fill_from,
             (self.tlb,),
-            self.vpid,
-            page_number(gva),
+            (self.vpid, page_number(gva)),
             rights,
             kind,
+            controls,
             reads=(self.table_entry(table, table_index(gva, 1)),),
             event=WalkRead(self.number, table, gva, 1),
         )
@@ -156,8 +159,10 @@ def _deliver(irq: Irq, ipi: bool) -> tuple[tuple[Irq, bool], None]:
     return ((Irq.ON, False) if irq is Irq.ON else (Irq.EXITING, ipi)), None
 
 
-def _look(irq: Irq, tlb: Tlb, root: int, vpid: int, page: int) -> Boundary:
-    return Boundary(irq, tlbs.lookup(tlb, vpid, page), root)
+def _look(
+    irq: Irq, tlb: Tlb, root: Any, registers: PagingRegisters, vpid: int, page: int
+) -> Boundary:
+    return Boundary(irq, tlbs.lookup(tlb, vpid, page), root, registers.controls)
 
 
 def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
@@ -165,11 +170,15 @@ def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
 
 
 def _fill_from(
-    entry: int, tlb: Tlb, vpid: int, page: int, rights: int, kind: AccessKind
+    entry: int,
+    tlb: Tlb,
+    place: tuple[int, int],
+    rights: int,
+    kind: AccessKind,
+    controls: Controls,
 ) -> tuple[tuple[Tlb], TlbEntry | None]:
     rights = combine(rights, entry)
-    # The host runs with CR0.WP set, whatever the guest's is.
-    if not entry & P or not grants(rights, kind, HOST):
+    if not entry & P or not grants(rights, kind, controls):
         return (tlb,), None
-    filled = TlbEntry(vpid, page, frame_of(entry), rights)
+    filled = TlbEntry(*place, frame_of(entry), rights)
     return (tlbs.fill(tlb, filled),), filled

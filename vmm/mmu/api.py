@@ -6,13 +6,35 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vmm.engine.events import Event
-from vmm.units import Gfn, Gpa
+from vmm.hw.control import PDPTE_SHIFT
+from vmm.units import Gfn, Gpa, Gva
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
+    from vmm.hw.paging import PagingRegisters
 
-NO_ROOT = -1
-"""Value of a vCPU's root cell while it has no shadow root."""
+NO_PAGE = -1
+"""In a pae_root: the PDPTE of this quarter of the address space is not present."""
+
+
+class Root(NamedTuple):
+    """Where the hardware's walks of a vCPU start: shadow pages of ``level``, by number.
+
+    One page in 4-level and 5-level modes. Otherwise the shadow is walked in PAE format, and these
+    are the four entries of the vCPU's own pae_root: level 2, a quarter of 4G each. The pae_root is
+    no shadow page: it is never cached. Source: KVM 17ac10ad2b, aef3d3fe13 (2007).
+    """
+
+    level: int
+    pages: tuple[int, ...]
+
+    def page(self, gva: Gva) -> int:
+        """The page to start in, or NO_PAGE."""
+        return self.pages[gva >> PDPTE_SHIFT & 3 if len(self.pages) > 1 else 0]
+
+
+NO_ROOT = Root(0, ())
+"""A vCPU's root while it has none."""
 
 
 class LastPtWrite(NamedTuple):
@@ -26,13 +48,11 @@ class VcpuState(Protocol):
     """The cells of a vCPU that the MMU reads and writes."""
 
     number: int
-    cr3: Cell[int]
-    """Guest frame of the root table."""
-    root: Cell[int]
-    """Number of the shadow page that serves as root, or NO_ROOT."""
+    registers: Cell[PagingRegisters]
+    """The guest's control registers, as far as translation depends on them."""
+    root: Cell[Root]
+    """What the vCPU runs on, or NO_ROOT."""
     last_pt_write: Cell[LastPtWrite]
-    write_protect: bool
-    """Guest CR0.WP."""
 
 
 class Flusher(Protocol):

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.bits import D, P, U, W, frame_of
+from vmm.bits import NX, P, U, W, frame_of
 from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
 from vmm.hw.access import AccessKind, GuestFault
+from vmm.hw.memory import part_of
 from vmm.mmu.api import FaultResult, LastPtWrite
-from vmm.mmu.guest_walk import ROOT_LEVEL, GuestWalk
+from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import SpteRef, add_ref
 from vmm.mmu.spte import make_link
@@ -84,9 +85,10 @@ class PageFault(ModelObject):
         self, vcpu: VcpuState, walk: GuestWalk, pfn: Pfn, kind: AccessKind
     ) -> FaultResult:
         """Descend the shadow from the root, making what is missing, and install the leaf."""
-        page: ShadowPage | None = self.mmu.cache.pages[await vcpu.root]
-        unchanged = await self.gpte_unchanged(walk, ROOT_LEVEL)
-        for level in range(ROOT_LEVEL, 1, -1):
+        root = await vcpu.root
+        page: ShadowPage | None = self.mmu.cache.pages[root.page(walk.gva)]
+        unchanged = await self.gpte_unchanged(walk, root.level)
+        for level in range(root.level, 1, -1):
             if not unchanged or page is None:
                 break
             page, unchanged = await self.descend(vcpu, page, walk, level)
@@ -127,23 +129,27 @@ class PageFault(ModelObject):
     async def gpte_unchanged(self, walk: GuestWalk, level: int) -> bool:
         """Whether a gpte is still what the walk read; its table is protected by now."""
         step = walk.at(level)
-        return step is None or await self.mmu.memory.word(step.gpa) == step.entry
+        if step is None:
+            return True
+        word = await self.mmu.memory.word(step.gpa)
+        return part_of(word, step.gpa, walk.root.gpte_bytes) == step.entry
 
     async def install_leaf(
         self, vcpu: VcpuState, page: ShadowPage, walk: GuestWalk, pfn: Pfn, kind: AccessKind
     ) -> FaultResult:
         """Map the page; a write to a shadowed table is left to the emulator."""
-        rights = walk.leaf.access
+        rights = walk.access
         if kind.write and not rights & W:
-            # Guest CR0.WP is clear and the supervisor writes: W for it, and the user kept out.
-            rights = (rights | W) & ~U
+            # Guest CR0.WP is clear and the supervisor writes: W for it, and the user kept out. What
+            # was the user's looks like the supervisor's now, so SMEP must be minded by NX.
+            rights = (rights | W) & ~U | (NX if walk.root.smep_andnot_wp else 0)
         shadowed = await self.mmu.set_spte.install(
             vcpu,
             page,
             table_index(walk.gva, 1),
             pfn=pfn,
             rights=rights,
-            dirty=bool(walk.leaf.entry & D),
+            dirty=walk.dirty,
         )
         if not (shadowed and kind.write):
             return FaultResult.RESUME

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 from vmm.bits import A, D, P, combine, frame_of
 from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
-from vmm.hw.memory import cut
+from vmm.hw.memory import cut, part_of
+from vmm.hw.paging import reserved_bits
 from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, LastPtWrite
 from vmm.mmu.memslots import pfn_of
 from vmm.mmu.role import Role
-from vmm.units import ENTRY_BYTES, Gfn, Gpa, entry_index, gpa_to_gfn, word_of
+from vmm.units import ENTRY_BYTES, Gfn, Gpa, gpa_to_gfn, word_of
 
 if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
@@ -83,14 +84,15 @@ class PteWrite(ModelObject):
             page = self.mmu.cache.pages[number]
             if not role.has_gptes:
                 continue
-            if flooded or self.is_misaligned(gpa, size):
+            if flooded or self.is_misaligned(role, gpa, size):
                 await self.mmu.zap.zap_page(vcpu, page)
             else:
                 await self.update_spte(vcpu, page, role, gpa, value)
 
-    def is_misaligned(self, gpa: Gpa, size: int) -> bool:
+    def is_misaligned(self, role: Role, gpa: Gpa, size: int) -> bool:
         """Whether the bytes may say nothing of one gpte. Source: KVM 0e7bc4b961 (2007)."""
-        return size < ALIGNED_BYTES_MIN or word_of(gpa) != word_of(gpa + size - 1)
+        crosses = gpa // role.gpte_bytes != (gpa + size - 1) // role.gpte_bytes
+        return crosses or size < ALIGNED_BYTES_MIN
 
     async def is_flooded(self, vcpu: VcpuState, gfn: Gfn) -> bool:
         """Count the writes in a row to one table."""
@@ -102,25 +104,38 @@ class PteWrite(ModelObject):
     async def update_spte(
         self, vcpu: VcpuState, page: ShadowPage, role: Role, gpa: Gpa, value: int
     ) -> None:
-        """Make the spte follow its gpte: a leaf at once, a link by a later fault."""
-        index = entry_index(gpa)
-        gpte = await self.current_gpte(gpa, value)
+        """Make the sptes follow their gpte: a leaf at once, a link by a later fault.
+
+        A 32-bit gpte may be of another quadrant, and a 32-bit pde has two sptes.
+        """
+        indexes = role.indexes_of(gpa)
+        if not indexes:
+            return
+        gpte = await self.current_gpte(role, gpa, value)
         if role.level > 1:
-            if await self.mmu.zap.drop_spte(page, role.level, index):
+            dropped = False
+            for index in indexes:
+                dropped = await self.mmu.zap.drop_spte(page, role.level, index) or dropped
+            if dropped:
                 await self.mmu.flusher.flush_remote(vcpu)
-        elif gpte & P and gpte & A and not self.mmu.slots.host_paging:
+        elif self.is_mappable(role, gpte) and not self.mmu.slots.host_paging:
             await self.mmu.set_spte.install(
                 vcpu,
                 page,
-                index,
+                indexes[0],
                 pfn=pfn_of(frame_of(gpte), 0),
                 rights=combine(role.access, gpte),
                 dirty=bool(gpte & D),
             )
         else:
-            await self.mmu.set_spte.replace(vcpu, page, index, 0)
+            await self.mmu.set_spte.replace(vcpu, page, indexes[0], 0)
 
-    async def current_gpte(self, gpa: Gpa, value: int) -> int:
+    def is_mappable(self, role: Role, gpte: int) -> bool:
+        """Whether a gpte may be mapped before anybody has used it."""
+        return bool(gpte & P and gpte & A) and not gpte & reserved_bits(1, role.controls, leaf=True)
+
+    async def current_gpte(self, role: Role, gpa: Gpa, value: int) -> int:
         """The gpte as memory holds it now. ``value`` is what this vCPU wrote, maybe long ago."""
         del value
-        return await self.mmu.memory.word(gpa)
+        start = gpa - gpa % role.gpte_bytes
+        return part_of(await self.mmu.memory.word(start), start, role.gpte_bytes)

@@ -1,4 +1,7 @@
-"""Audit: the root count of a shadow page is the number of vCPUs that run on it."""
+"""Audit: the root count of a shadow page says how often it is a root of a vCPU.
+
+PAE guests may name one table in several PDPTEs: its page counts each.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ class RootCounts(Audit):
 
     def full(self, state: object, view: View) -> tuple[Finding, ...]:
         del state
-        loaded = [view[root] for root in self.roots]
+        loaded = [page for root in self.roots for page in view[root].pages]
         return tuple(
             [
                 SPEC.finding(
                     "audit/root-counts",
-                    f"sp{page.number} counts {view[page.root_count]} users, but is the root of "
-                    f"{loaded.count(page.number)} vCPUs",
+                    f"sp{page.number} counts {view[page.root_count]} users, but is a root "
+                    f"{loaded.count(page.number)} times",
                     page.root_count.name,
                     *(root.name for root in self.roots),
                 )

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from vmm.bits import NX, PS, A, D, P, U, W, combine, frame_of
+from vmm.bits import NX, A, D, P, U, W, combine, frame_of
 from vmm.engine.cells import Cell, CellArray
 from vmm.engine.events import Event
 from vmm.engine.monitor import Audit, Finding, Step, Verdict, View
 from vmm.engine.world import World
+from vmm.hw.paging import is_leaf, reserved_bits, target
 from vmm.mmu.api import EmulatedStore, EmulatedStoreDone
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, SpteRef, format_header
 from vmm.monitors import Oracle
-from vmm.units import Gfn, Gpa, entry_gpa, frames_per_entry, word_of
+from vmm.units import (
+    ENTRIES_PER_TABLE,
+    PAGE_BYTES,
+    Gfn,
+    Gpa,
+    Gva,
+    frames_per_entry,
+    gfn_to_gpa,
+    word_of,
+)
 from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
@@ -33,9 +43,8 @@ class SpteAgrees(Audit):
     name = "audit/spte-agrees"
     events = (EmulatedStore, EmulatedStoreDone)
 
-    def __init__(self, mmu: ShadowMmu, *, write_protect: bool) -> None:
+    def __init__(self, mmu: ShadowMmu) -> None:
         self.mmu = mmu
-        self.write_protect = write_protect
 
     def initial(self) -> Pending:
         return ()
@@ -72,58 +81,78 @@ class SpteAgrees(Audit):
             return []
         if header.role.direct:
             return self._direct(ref, spte, header, view)
-        gpa = entry_gpa(header.gfn, ref.index)
+        gpa = gpte_gpa(header, ref.index)
         if any(word_of(gpa) == pending for _, pending in state):
             return []
-        gpte = view[self.mmu.memory.word(gpa)]
-        wrong = self._disagreement(spte, gpte, header, view)
+        word = self.mmu.memory.word(gpa)
+        gpte = view[word]
+        if header.role.glevels == 2:
+            gpte = gpte >> 8 * (gpa - word_of(gpa)) & 0xFFFF_FFFF
+        wrong = self._disagreement(ref, spte, gpte, header, view)
         if not wrong:
             return []
-        word = self.mmu.memory.word(gpa)
         return [
             SPEC.finding(
                 "audit/spte-agrees",
-                f"{ref} {wrong}, but {word.name} says {word.format(gpte)}",
+                f"{ref} {wrong}, but {word.name} says {word.format(view[word])}",
                 f"spte {ref}",
                 word.name,
             )
         ]
 
-    def _disagreement(self, spte: int, gpte: int, header: Header, view: View) -> str:
+    def _disagreement(self, ref: SpteRef, spte: int, gpte: int, header: Header, view: View) -> str:
         """What an spte says that its gpte does not; empty if they agree."""
-        if header.role.level == 1:
-            return self._leaf(spte, gpte, header.role)
-        child = view[self.mmu.cache.page_at(frame_of(spte)).header]
+        level, controls = header.role.level, header.role.controls
+        large = level > 1 and is_leaf(gpte, level, controls)
+        if level == 1:
+            wrong = self._leaf(spte, gpte, header.role)
+        else:
+            child = view[self.mmu.cache.page_at(frame_of(spte)).header]
+            wrong = self._link(ref, child, gpte, header, large=large)
+        if not wrong and gpte & reserved_bits(level, controls, leaf=large or level == 1):
+            wrong = "is present"
+        return wrong
+
+    def _link(
+        self, ref: SpteRef, child: Header | None, gpte: int, header: Header, *, large: bool
+    ) -> str:
         if child is None:
             return "points to a freed shadow page"
         if not gpte & P:
             return f"links a shadow of gfn {child.gfn:#x}"
-        large = bool(gpte & PS) and header.role.level in (2, 3)
-        table = Gfn(
-            frame_of(gpte) & -frames_per_entry(header.role.level) if large else frame_of(gpte)
-        )
-        if child.gfn != table or child.role.direct != large:
-            return f"links a shadow of gfn {child.gfn:#x} ({child.role})"
+        table, quadrant = frame_of(gpte), 0
+        if large:
+            stretch = Gva(ref.index * frames_per_entry(header.role.level) * PAGE_BYTES)
+            table = target(gpte, header.role.level, stretch, header.role.controls) // PAGE_BYTES
+        elif header.role.glevels == 2:
+            quadrant = ref.index % 2
         access = combine(header.role.access, gpte)
         allowed = [access]
         if large:  # shadowed without W while it is clean; a walk sets D before the shadow follows
             allowed = [access & ~W] if not gpte & D else [access, access & ~W]
+        expected = header.role._replace(
+            level=header.role.level - 1, direct=large, access=child.role.access, quadrant=quadrant
+        )
+        if child != (table, expected):
+            return f"links a shadow of gfn {child.gfn:#x} ({child.role})"
         return "" if child.role.access in allowed else f"links a shadow with rights {child.role}"
 
     def _leaf(self, spte: int, gpte: int, role: Role) -> str:
         gfn = gfn_of(frame_of(spte))
         if not gpte & P or frame_of(gpte) != gfn:
             return f"maps gfn {gfn:#x}"
-        if self._grants_more(spte, combine(role.access, gpte)):
+        if self._grants_more(spte, combine(role.access, gpte), role):
             return "grants rights that the guest does not"
         if spte & W and not gpte & D:
             return "is writable while D is clear, so the first write would not set it"
         return "" if gpte & A else "is cached while A is clear"
 
-    def _grants_more(self, spte: int, access: int) -> bool:
-        if not self.write_protect and not spte & U:
+    def _grants_more(self, spte: int, access: int, role: Role) -> bool:
+        if not role.wp and not spte & U:
             # Guest CR0.WP is clear: the supervisor may write, so W is granted and U taken.
             access |= W
+            if role.smep_andnot_wp and spte & W:
+                access |= NX  # the user's page must not become code of the supervisor's
         return bool(spte & ~access & (W | U) or access & ~spte & NX)
 
     def _direct(self, ref: SpteRef, spte: int, header: Header, view: View) -> list[Finding]:
@@ -135,7 +164,7 @@ class SpteAgrees(Audit):
             wrong = "" if child == expected else f"links {format_header(child)}"
         elif gfn_of(frame_of(spte)) != first:
             wrong = f"maps gfn {gfn_of(frame_of(spte)):#x} instead of {first:#x}"
-        elif self._grants_more(spte, header.role.access):
+        elif self._grants_more(spte, header.role.access, header.role):
             wrong = "grants rights that the page does not have"
         else:
             return []
@@ -143,11 +172,20 @@ class SpteAgrees(Audit):
         return [SPEC.finding("audit/spte-agrees", message, f"spte {ref}")] if wrong else []
 
 
+def gpte_gpa(header: Header, index: int) -> Gpa:
+    """Where the gpte of an spte lies. A 32-bit table has 1024 gptes, a pde of it two sptes."""
+    table = gfn_to_gpa(header.gfn)
+    if header.role.glevels != 2:
+        return Gpa(table + 8 * index)
+    sptes = ENTRIES_PER_TABLE * header.role.quadrant + index
+    return Gpa(table + 4 * (sptes // header.role.level))
+
+
 def _build(world: World, vm: Vm | None) -> SpteAgrees | None:
     del world
     if vm is None:
         return None
-    return SpteAgrees(vm.mmu, write_protect=all(vcpu.write_protect for vcpu in vm.vcpus))
+    return SpteAgrees(vm.mmu)
 
 
 SPEC = Oracle(

@@ -11,6 +11,7 @@ from vmm.discovery import unknown
 from vmm.engine.schedule import Picker
 from vmm.engine.world import World
 from vmm.errors import UsageError
+from vmm.hw.layout import DEFAULT_MODE, PAGED_MODES
 from vmm.machine import MEMORY_MODELS
 
 Params = Mapping[str, Any]
@@ -77,7 +78,8 @@ class Scenario:
     ``machine``: a MachineConfig, or a function of the parameters that gives one; without it, a
     function marked with ``world`` builds cells and tasks by hand. ``goals`` must each be reached
     at least once, or nothing was tested. ``bugs``: those that this scenario shows. ``small``:
-    parameters with which a search of all states ends within seconds.
+    parameters with which a search of all states ends within seconds. ``modes``: the guest paging
+    modes that it makes sense in; 4-level, or else the first, is the default of its ``mode``.
     """
 
     title: str
@@ -87,6 +89,7 @@ class Scenario:
     parameters: tuple[Parameter, ...] = ()
     bugs: tuple[str, ...] = ()
     small: Params = field(default_factory=dict)
+    modes: tuple[str, ...] = PAGED_MODES
 
     vcpus: dict[int, Callable[..., Any]] = field(default_factory=dict, init=False)
     other_vcpus: Callable[..., Any] | None = field(default=None, init=False)
@@ -142,12 +145,19 @@ class Scenario:
                 "SCENARIO has a world of its own, so it can have no machine, vCPUs or host threads"
             )
 
+    @property
+    def mode_parameter(self) -> Parameter:
+        """How the guest pages."""
+        default = DEFAULT_MODE if DEFAULT_MODE in self.modes else self.modes[0]
+        return Parameter("mode", default, "guest paging mode", choices=self.modes)
+
     def values(self, given: Params) -> dict[str, int | str]:
         """The parameters with their defaults filled in. Errors: unknown name, bad value."""
         known = {parameter.name: parameter for parameter in self.parameters}
         common: tuple[Parameter, ...] = WORLD_PARAMETERS
         if self.machine is not None:
             common += MACHINE_PARAMETERS
+            known.setdefault("mode", self.mode_parameter)
         for parameter in common:
             if parameter.name in given:
                 known.setdefault(parameter.name, parameter)

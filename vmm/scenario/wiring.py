@@ -28,6 +28,7 @@ def configured(machine: MachineConfig, params: Mapping[str, Any]) -> MachineConf
     named = [name.strip().replace("_", "-") for name in str(params.get("features", "")).split(",")]
     return replace(
         machine,
+        mode=params.get("mode", machine.mode),
         features=(*machine.features, *filter(None, named)),
         smp=machine.smp or bool(params.get("smp", 0)),
         memory_model=params.get("memory_model", machine.memory_model),

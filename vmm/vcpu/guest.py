@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from vmm.bits import A, D
+from vmm.bits import NX, A, D, U, W
 from vmm.engine.ops import fence, mark
 from vmm.engine.world import ModelObject
 from vmm.errors import UsageError
-from vmm.hw.access import AccessKind, GuestFault
+from vmm.hw.access import AccessKind, GeneralProtection, GuestFault
 from vmm.hw.layout import WINDOW, Page
 from vmm.hw.memory import atomic_parts, cut
+from vmm.hw.paging import FORMATS
 from vmm.mmu.emulator import OPERAND_BYTES_MAX, EmulationFailed
-from vmm.units import ENTRY_BYTES, PAGE_BYTES, Gfn, Gva
+from vmm.units import ENTRY_BYTES, PAGE_BYTES, Gva, gfn_to_gpa
 from vmm.vcpu.apic import Apic
-from vmm.vcpu.run_loop import Translation
+from vmm.vcpu.run_loop import ANY_GVA
+from vmm.vcpu.translation import Translation
 
 if TYPE_CHECKING:
+    from vmm.hw.paging import PagingRegisters
     from vmm.vcpu.vcpu import Vcpu, Vm
 
 STORE_BYTES_MAX = 16
@@ -161,25 +164,63 @@ class Guest(ModelObject):
         level: int = 1,
     ) -> Refused | None:
         """Write the gpte of ``gva`` (None: not present), through the guest's map of its tables."""
+        form = FORMATS[self.vm.layout.mode(self._space(space))]
         page = None if frame is None else Page(frame, writable, user, no_execute)
         value = 0 if page is None else page.entry() & ~(0 if level == 1 else A | D)
-        return await self.store(self.window(gva, space, level), value)
+        if form.pdptes and level == form.root_level:
+            value &= ~(W | U | NX)  # reserved there
+        return await self.store(self.window(gva, space, level), value, size=form.entry_bytes)
 
     def window(self, gva: int, space: str | None = None, level: int = 1) -> Gva:
         """Where the guest has the gpte of ``gva`` mapped."""
-        layout = self.vm.layout
-        name = next(iter(layout.roots)) if space is None else space
-        return Gva(WINDOW + layout.gpte(name, Gva(gva), level))
+        return Gva(WINDOW + self.vm.layout.gpte(self._space(space), Gva(gva), level))
+
+    def _space(self, space: str | None) -> str:
+        return next(iter(self.vm.layout.roots)) if space is None else space
 
     async def invlpg(self, gva: int) -> None:
         """Drop the translation of a page."""
         await self.vm.loop.invlpg(self.vcpu, Gva(gva))
 
-    async def mov_cr3(self, space: str | int) -> None:
-        """Load cr3 with the root of a space (or a guest frame): an exit."""
-        root = self.vm.layout.roots[space] if isinstance(space, str) else Gfn(space)
-        await self.vm.loop.leave(self.vcpu, "cr3 load")
-        await self.vm.mmu.roots.switch(self.vcpu, root)
+    # --- control registers ---
+
+    async def mov_cr3(self, space: str | int) -> GeneralProtection | None:
+        """Load cr3 with the root of a space, or with a value: an exit."""
+        root = self.vm.layout.roots
+        value = gfn_to_gpa(root[space]) if isinstance(space, str) else space
+        return await self.vm.control.mov_cr3(self.vcpu, value)
+
+    async def mov_cr0(
+        self, *, pg: bool | None = None, wp: bool | None = None
+    ) -> GeneralProtection | None:
+        """Change bits of CR0: an exit. PG without LME and LA57 turns on the mode that PAE says."""
+        return await self.vm.control.change(self.vcpu, "cr0 write", pg=pg, wp=wp)
+
+    async def mov_cr4(
+        self,
+        *,
+        pse: bool | None = None,
+        pae: bool | None = None,
+        la57: bool | None = None,
+        smep: bool | None = None,
+        smap: bool | None = None,
+        pke: bool | None = None,
+    ) -> GeneralProtection | None:
+        """Change bits of CR4: an exit."""
+        return await self.vm.control.change(
+            self.vcpu, "cr4 write", pse=pse, pae=pae, la57=la57, smep=smep, smap=smap, pke=pke
+        )
+
+    async def wrmsr_efer(
+        self, *, lme: bool | None = None, nxe: bool | None = None
+    ) -> GeneralProtection | None:
+        """Change bits of IA32_EFER: an exit."""
+        return await self.vm.control.change(self.vcpu, "efer write", lme=lme, nxe=nxe)
+
+    async def set_ac(self, on: bool) -> None:
+        """STAC or CLAC: EFLAGS.AC lifts SMAP. Runs natively."""
+        await self.vm.loop.to_boundary(self.vcpu, ANY_GVA)
+        await self.vcpu.registers.update(_set_ac, on)
 
     async def close(self) -> None:
         """The last thing that happens on this vCPU: userspace closes it."""
@@ -217,6 +258,10 @@ class Guest(ModelObject):
 def _check_size(size: int) -> None:
     if not 1 <= size <= STORE_BYTES_MAX:
         raise UsageError(f"a store of {size} bytes: the largest operand has {STORE_BYTES_MAX}")
+
+
+def _set_ac(registers: PagingRegisters, on: bool) -> tuple[PagingRegisters, None]:
+    return registers._replace(controls=registers.controls._replace(ac=on)), None
 
 
 def _request(apic: Apic) -> tuple[Apic, None]:

@@ -11,45 +11,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from vmm.engine.ops import choose, wait_until
+from vmm.engine.ops import wait_until
 from vmm.engine.world import ModelObject
 from vmm.hw.access import AccessKind, GuestFault
-from vmm.hw.events import Access
-from vmm.hw.paging import HOST, grants
 from vmm.hw.pcpu import Boundary, Irq
 from vmm.mmu.api import NO_ROOT, FaultResult
-from vmm.units import Gva, Hpa, Pfn, page_offset, pfn_to_hpa
+from vmm.units import Gva
 from vmm.vcpu.apic import accept, end_of_interrupt, woken
 from vmm.vcpu.events import Enter, Exit
 from vmm.vcpu.requests import TLB_FLUSH
+from vmm.vcpu.translation import Translation, look_up
 from vmm.vcpu.vcpu import Mode, Vcpu
 
 Handler = Callable[[], Coroutine[Any, Any, None]]
 ANY_GVA = Gva(0)
 """For boundaries at which no address is looked up."""
-DRAINING_EXITS = ("external interrupt", "page fault", "cr3 load", "invlpg")
+DRAINING_EXITS = (
+    "external interrupt",
+    "page fault",
+    "cr0 write",
+    "cr3 load",
+    "cr4 write",
+    "efer write",
+    "invlpg",
+)
 """Exits by what drains the store buffer: interrupts, exceptions and serialising instructions.
 
 Source: Intel SDM vol. 3, 11.10 and 8.3. Nothing that we found says that other exits or entries
 serialise, so they do not here: a doubt, on the side of more behaviours.
 """
-
-
-class Translation(NamedTuple):
-    """A host frame for an access; ``cached`` if the TLB gave it."""
-
-    pfn: Pfn
-    cached: bool
-
-    def hpa(self, gva: Gva) -> Hpa:
-        """Where ``gva`` lies."""
-        return Hpa(pfn_to_hpa(self.pfn) + page_offset(gva))
-
-    def access(self, vcpu: Vcpu, gva: Gva, *, write: bool) -> Access:
-        """The event of using this translation."""
-        return Access(vcpu.number, gva, self.pfn, write, self.cached)
 
 
 class RunLoop(ModelObject):
@@ -101,7 +93,7 @@ class RunLoop(ModelObject):
     async def to_boundary(self, vcpu: Vcpu, gva: Gva) -> Boundary:
         """Be in the guest at an instruction boundary, about to use ``gva``."""
         while True:
-            boundary = await vcpu.pcpu.at_boundary(gva, vcpu.root)
+            boundary = await vcpu.pcpu.at_boundary(gva, vcpu.root, vcpu.registers)
             if boundary.irq is Irq.GUEST:
                 return boundary
             if boundary.irq is Irq.EXITING:
@@ -140,7 +132,7 @@ class RunLoop(ModelObject):
         """
         while True:
             boundary = await self.to_boundary(vcpu, gva)
-            found = await self.look_up(vcpu, boundary, gva, kind)
+            found = await look_up(vcpu, boundary, gva, kind)
             if found is not None:
                 return found
             answer = await self.fault(vcpu, gva, kind)
@@ -161,8 +153,8 @@ class RunLoop(ModelObject):
             if not isinstance(low, Translation):
                 return low
             # No interrupt is taken within an instruction, so this is no boundary.
-            inside = await vcpu.pcpu.at_boundary(second, vcpu.root)
-            high = await self.look_up(vcpu, inside, second, kind)
+            inside = await vcpu.pcpu.at_boundary(second, vcpu.root, vcpu.registers)
+            high = await look_up(vcpu, inside, second, kind)
             if high is not None:
                 return low, high
             answer = await self.fault(vcpu, second, kind)
@@ -170,18 +162,6 @@ class RunLoop(ModelObject):
                 return answer
             if answer is FaultResult.EMULATE:
                 return None
-
-    async def look_up(
-        self, vcpu: Vcpu, boundary: Boundary, gva: Gva, kind: AccessKind
-    ) -> Translation | None:
-        """The TLB's translation or the shadow's; None if neither permits the access."""
-        entry = boundary.entry
-        usable = entry is not None and grants(entry.rights, kind, HOST)
-        if entry is not None and usable and await choose(2) == 0:
-            return Translation(Pfn(entry.pfn), cached=True)
-        root = vcpu.mmu.cache.pages[boundary.root].pfn
-        walked = await vcpu.pcpu.walk(root, gva, kind)
-        return None if walked is None else Translation(Pfn(walked.pfn), cached=False)
 
     async def fault(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> FaultResult | GuestFault:
         """Exit with a page fault and let the MMU handle it."""

@@ -8,15 +8,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.world import ModelObject, World
-from vmm.mmu.api import NO_ROOT, LastPtWrite
+from vmm.hw.control import format_registers
+from vmm.mmu.api import NO_PAGE, NO_ROOT, LastPtWrite, Root
 from vmm.vcpu.apic import Apic, format_apic
 from vmm.vcpu.requests import format_requests
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
     from vmm.hw.layout import Layout
+    from vmm.hw.paging import PagingRegisters
     from vmm.hw.pcpu import Pcpu
     from vmm.mmu.mmu import ShadowMmu
+    from vmm.vcpu.control import ControlRegisters
     from vmm.vcpu.run_loop import RunLoop
 
 
@@ -31,21 +34,21 @@ class Mode(enum.Enum):
     EXITING_GUEST_MODE = "exiting guest mode"
 
 
-def _format_root(number: int) -> str:
-    return "none" if number == NO_ROOT else f"sp{number}"
+def _format_root(root: Root) -> str:
+    named = [f"sp{page}" if page != NO_PAGE else "none" for page in root.pages]
+    return ", ".join(named) or "none"
 
 
 class Vcpu(ModelObject):
     """One vCPU. ``pcpu`` is the processor that it runs on for good."""
 
     def __init__(
-        self, world: World, pcpu: Pcpu, mmu: ShadowMmu, *, cr3: int, write_protect: bool
+        self, world: World, pcpu: Pcpu, mmu: ShadowMmu, registers: PagingRegisters
     ) -> None:
         number = pcpu.number
         self.number = number
         self.pcpu = pcpu
         self.mmu = mmu
-        self.write_protect = write_protect
         self.mode = world.cell(
             f"mode{number}",
             Mode.OUTSIDE_GUEST_MODE,
@@ -56,8 +59,10 @@ class Vcpu(ModelObject):
         self.requests = world.cell(
             f"requests{number}", 0, marked=True, observable=False, format=format_requests
         )
-        self.cr3: Cell[int] = world.cell(f"cr3 of v{number}", cr3, buffered=False, format=hex)
-        self.root: Cell[int] = world.cell(
+        self.registers: Cell[PagingRegisters] = world.cell(
+            f"cr3 of v{number}", registers, buffered=False, format=format_registers
+        )
+        self.root: Cell[Root] = world.cell(
             f"root of v{number}", NO_ROOT, marked=True, buffered=False, format=_format_root
         )
         self.last_pt_write: Cell[LastPtWrite] = world.cell(
@@ -79,6 +84,8 @@ class Vm(ModelObject):
         vcpus: tuple[Vcpu, ...],
         mmu: ShadowMmu,
         loop: RunLoop,
+        control: ControlRegisters,
+        *,
         layout: Layout,
         params: Mapping[str, int | str],
         classes: Mapping[str, Any],
@@ -86,6 +93,7 @@ class Vm(ModelObject):
         self.vcpus = vcpus
         self.mmu = mmu
         self.loop = loop
+        self.control = control
         self.layout = layout
         self.params = MappingProxyType(dict(params))
         self.classes: Mapping[str, Any] = MappingProxyType(dict(classes))

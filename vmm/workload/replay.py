@@ -65,7 +65,7 @@ async def perform(cpu: Guest, action: Action) -> None:
         for offset in range(0, action.size * action.times, action.size):
             await cpu.store(action.gva + offset, action.value, size=action.size)
     elif action.verb == "load cr3":
-        await cpu.mov_cr3((action.value & FRAME) >> 12)
+        await cpu.mov_cr3(action.value & FRAME)
     elif action.verb == "invlpg":
         await cpu.invlpg(action.gva)
     await mark(Replayed(action.number, error))
@@ -92,7 +92,7 @@ class RecordedLinux:
             for page in pages
             for index, value in page.entries
         }
-        return Layout(roots, tuple(Gfn(page.pfn) for page in pages), content)
+        return Layout(roots, {Gfn(page.pfn): ENTRY_BYTES for page in pages}, content)
 
     def starts(self) -> tuple[str, ...]:
         """The root that each vCPU starts on."""
