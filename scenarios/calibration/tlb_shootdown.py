@@ -25,6 +25,7 @@ from vmm.scenario import (
     Event,
     Finding,
     Goal,
+    Guard,
     Lock,
     ModelObject,
     Monitor,
@@ -70,7 +71,7 @@ class Vm(ModelObject):
 
     def __init__(self, world: World, vcpus: int, frames: int) -> None:
         self.lock: Lock = world.lock("mmu_lock")
-        self.pte: Cell[int] = world.cell("pte", 0)
+        self.pte: Cell[int] = world.cell("pte", 0, guard=Guard.WRITE, lock=self.lock, marked=True)
         self.frames = tuple([world.cell(f"frame {n}", USED) for n in range(frames)])
         self.modes = tuple([world.cell(f"mode{n}", OUTSIDE) for n in range(vcpus)])
         self.requests = tuple([world.cell(f"request{n}", 0) for n in range(vcpus)])
