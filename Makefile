@@ -8,10 +8,10 @@ SOURCES := $(wildcard vmm scenarios tests benchmarks)
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: help setup demo test test-slow bench lint format clean
+.PHONY: help setup demo test test-slow walker-truth bench lint format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with vmm (editable) and the development tools
 
@@ -36,6 +36,9 @@ test: lint ## lint, then run every test that is not marked slow
 
 test-slow: setup ## run the long checks
 	$(BIN)/pytest -m slow
+
+walker-truth: setup ## a million random accesses in each paging mode against an emulated x86
+	$(BIN)/python -m tests.hw.truth
 
 bench: setup ## run every benchmark
 	@set -e; for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do \

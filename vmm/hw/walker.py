@@ -1,6 +1,8 @@
-"""The page walker as silicon has it, in every paging mode, by the table of ``vmm.hw.paging``.
+"""The page walker as silicon has it, in every paging mode: two faces of one table of rules.
 
-It walks memory that others write meanwhile: one op a read and one a locked update of A and D.
+``Walker`` walks memory that others write meanwhile: one op a read and one a locked update of A and
+D. ``walk_many`` walks a snapshot for arrays of addresses; it lies in ``walker_bulk`` and is loaded
+when asked for, so that the model runs without numpy. The rules are those of ``vmm.hw.paging``.
 
 An entry that changed between its read and the update of its A and D bits sends the walk back to the
 root, since what it has read may belong together no more.
@@ -17,7 +19,8 @@ Source: Intel SDM vol. 3, 4.8 (locked updates of A and D), 4.4.1 (PDPTE register
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from vmm.bits import PFERR_PRESENT, PFERR_RSVD, P
 from vmm.engine.world import ModelObject
@@ -44,6 +47,9 @@ from vmm.units import ENTRY_BYTES, Gfn, Gpa, Gva, gpa_to_gfn
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
+    from vmm.hw.walker_bulk import Snapshot, Walks, kind_codes, walk_many
+
+__all__ = ("Outcome", "Snapshot", "Walk", "WalkStep", "Walker", "Walks", "kind_codes", "walk_many")
 
 
 class WordMemory(Protocol):
@@ -168,3 +174,9 @@ def _swap_in_word(word: int, gpa: int, old: int, new: int) -> tuple[int, bool]:
 
 def _if_swapped(exchange: Exchange, swapped: bool) -> tuple[Exchange, ...]:
     return (exchange,) if swapped else ()
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("vmm.hw.walker_bulk"), name)
+    raise AttributeError(name)
