@@ -4,8 +4,9 @@
 
 The addresses are those of the pages that the first vCPU of the recorded guest had mapped, drawn at
 random, each at a random offset; the accesses are supervisor loads. Both walks are timed in turn, in
-seconds of CPU time of one thread, and the best of each is shown. The plain walk is the one that judges recorded guests: 4-level only,
-without control bits, reserved bits or keys. ``walk_many`` looks at all of them.
+seconds of CPU time of one thread, and the best of each is shown. The plain walk is the one that
+judges recorded guests: 4-level only, without control bits, reserved bits or keys. ``walk_many``
+looks at all of them.
 """
 
 from __future__ import annotations
