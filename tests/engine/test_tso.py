@@ -22,10 +22,10 @@ from vmm.engine.tso import (
     Entry,
     Locked,
     Peek,
+    Processor,
     add_store_buffers,
     bare,
     drain,
-    through,
 )
 from vmm.engine.world import World
 from vmm.errors import UsageError
@@ -53,7 +53,7 @@ def carried(awaited: Awaitable[Any]) -> ops.Op:
         await awaited
 
     program = waits()
-    op: ops.Op = through(BUFFER, program.send(None))
+    op: ops.Op = Processor(BUFFER)(program.send(None))
     program.close()
     return op
 
@@ -122,7 +122,7 @@ def test_what_a_processor_does(make: Callable[[], Awaitable[Any]], kind: type | 
 
 
 def test_what_is_no_op_is_left_to_the_engine() -> None:
-    assert through(BUFFER, None) is None
+    assert Processor(BUFFER)(None) is None
 
 
 # --- one op by itself ---
@@ -303,6 +303,28 @@ def test_an_unguarded_store_is_judged_when_it_is_issued() -> None:
     assert [finding.code for finding in result.findings] == ["lock/unguarded"]
     assert result.schedule is not None
     assert result.schedule.tasks == b""
+
+
+def test_a_lock_is_given_back_where_its_release_is_issued() -> None:
+    """The release may still be in the buffer, where no other task can see it."""
+    world = World()
+    lock = world.lock("lock")
+    x = world.cell("x", 0, guard=Guard.FULL, lock=lock)
+
+    async def late() -> None:
+        async with lock:
+            await x.set(1)
+        await x.set(2)
+
+    world.task("late", late)
+    guard = lock_guard.SPEC.build(world, None)
+    assert guard is not None
+    world.monitors.append(guard)
+    add_store_buffers(world)
+    for search in (exhaustive.search, reference.search):
+        result = search(world)
+        assert [finding.code for finding in result.findings] == ["lock/unguarded"]
+    assert exhaustive.search(world, reduce=True).findings
 
 
 def dekker() -> World:

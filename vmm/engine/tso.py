@@ -21,7 +21,8 @@ alone uses; nor cells that only the holder of a lock may touch, since nobody can
 the release has drained, which comes after all they stood behind.
 
 An event takes effect with its op on memory: that of a buffered store at its drain, every other one
-at once. Lock discipline is judged when a program issues its access.
+at once. Lock discipline is judged when a program issues its access, by what it sees itself: after
+its release has been issued it holds the lock no more, though memory still says so.
 
 Source: Sewell et al., "x86-TSO: a rigorous and usable programmer's model" (CACM 2010).
 """
@@ -30,14 +31,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from vmm.engine.cells import Cell, Guard
 from vmm.engine.events import Event, EventSpec, resolve
+from vmm.engine.monitor import View
 from vmm.engine.ops import Atomically, Op, Update, Write, trap
-from vmm.engine.task import TaskKind
+from vmm.engine.task import Task, TaskKind
 from vmm.engine.world import World
 
 STORE_BUFFER_ENTRIES = 4
@@ -244,13 +245,38 @@ async def drain(buffer: Buffer) -> None:
         cells = (await trap(Drain(cells, buffer))).following
 
 
-def through(buffer: Buffer, op: Any) -> Any:
-    """What a processor with this store buffer does for ``op``."""
-    if not isinstance(op, Op):
-        return op
-    if _is_locked(op):
-        return Locked(op, buffer)
-    return Buffered(op, buffer) if any(cell.buffered for cell in op.cells) else op
+class Processor:
+    """A processor with a store buffer, as ``Task.through``: what it does for a published op."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+    def __call__(self, op: Any) -> Any:
+        if not isinstance(op, Op):
+            return op
+        if _is_locked(op):
+            return Locked(op, self.buffer)
+        buffered = any(cell.buffered for cell in op.cells)
+        return Buffered(op, self.buffer) if buffered else op
+
+
+class Interrupts(Processor):
+    """Hardware that interrupts the processor with this store buffer."""
+
+    __slots__ = ()
+
+    def __call__(self, op: Any) -> Any:
+        return Locked(op, self.buffer) if isinstance(op, Op) else op
+
+
+def seen_by(task: Task, cell: Cell[Any], view: View) -> Any:
+    """A cell's value as ``task`` would load it now."""
+    if not isinstance(task.through, Processor):
+        return view[cell]
+    memory = {cell.index: view[cell]}
+    return _Forwarding(memory, view[task.through.buffer], {})[cell.index]
 
 
 def _is_locked(op: Op) -> bool:
@@ -285,16 +311,12 @@ def add_store_buffers(world: World, interrupts: Mapping[int, int] = MappingProxy
             format=_format_buffer,
         )
         buffers[task.index] = buffer
-        world.tasks[task.index] = replace(task, through=partial(through, buffer))
+        world.tasks[task.index] = replace(task, through=Processor(buffer))
     for hardware, target in interrupts.items():
-        wait = partial(_serialised, buffers[target])
+        wait = Interrupts(buffers[target])
         world.tasks[hardware] = replace(world.tasks[hardware], through=wait)
     for task in programs:
         world.task(f"{task.name} drains", drain, buffers[task.index], kind=TaskKind.EVENTUAL)
-
-
-def _serialised(buffer: Buffer, op: Any) -> Any:
-    return Locked(op, buffer) if isinstance(op, Op) else op
 
 
 def _format_buffer(entries: tuple[Entry, ...]) -> str:

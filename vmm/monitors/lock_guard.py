@@ -6,7 +6,7 @@ from vmm.engine.cells import Guard
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Op
 from vmm.engine.task import Task
-from vmm.engine.tso import Drain
+from vmm.engine.tso import Drain, seen_by
 from vmm.engine.world import World
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
@@ -24,14 +24,17 @@ class LockGuard(Monitor):
             return ()  # the store was judged when its program issued it
         for cell in op.cells:
             lock = cell.lock
-            if lock is None or view[lock] == task.index + 1:
+            if lock is None:
+                continue
+            owner = seen_by(task, lock, view)
+            if owner == task.index + 1:
                 continue
             if cell.guard is Guard.FULL or (cell.guard is Guard.WRITE and cell in op.written):
                 found.append(
                     SPEC.finding(
                         "lock/unguarded",
                         f"{task.name} is about to {op.describe()} without {lock.name}, "
-                        f"which is {lock.format(view[lock])}",
+                        f"which is {lock.format(owner)}",
                         cell.name,
                         lock.name,
                     )
