@@ -81,6 +81,23 @@ def test_a_missing_barrier_shows_only_with_store_buffers(
     assert shootdown(loaded, memory_model, barrier).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("memory_model", "bugs", "verdict"),
+    [
+        ("sc", (), Verdict.CLEAN),
+        ("sc", ("request-mode-dekker",), Verdict.CLEAN),
+        ("tso", (), Verdict.CLEAN),
+        ("tso", ("request-mode-dekker",), Verdict.VIOLATED),
+    ],
+)
+def test_mode_and_requests_need_a_barrier_only_with_store_buffers(
+    memory_model: str, bugs: tuple[str, ...], verdict: Verdict
+) -> None:
+    loaded = catalogue.main_scenario("request-mode-dekker")
+    experiment = prepare(loaded, params={"memory_model": memory_model}, bugs=bugs)
+    assert exhaustive.search(experiment.world()).verdict is verdict
+
+
 def shootdown(loaded: LoadedScenario, memory_model: str, barrier: int) -> Result:
     params = {**loaded.scenario.small, "memory_model": memory_model, "barrier": barrier}
     return exhaustive.search(prepare(loaded, params=params).world())
