@@ -23,6 +23,7 @@ SCENARIO = Scenario(
         min_free=4,
         refill=4,
     ),
+    modes=("4-level", "5-level"),  # the pool is counted for these
     goals=("pages recycled", "loaded"),
     bugs=("recycle-outside-lock",),
 )

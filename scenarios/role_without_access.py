@@ -22,6 +22,7 @@ SCENARIO = Scenario(
     title="a writable and a read-only large page of the same frames",
     source="KVM d28c6cfbbc (2007)",
     machine=MachineConfig(spaces={"A": {DATA: page(2)}}),
+    modes=("pae", "4-level", "5-level"),  # 2M pages
     goals=("stored", "refused"),
     bugs=("role-without-access",),
 )

@@ -279,3 +279,8 @@ def test_one_file_is_one_module(lab: Lab) -> None:
     path = lab.path / "scenarios" / "lost_update.py"
     path.write_text(path.read_text() + "\n# edited\n")
     assert load("lost_update").scenario is not first.scenario
+
+
+def test_a_setup_of_nobody_is_refused() -> None:
+    with pytest.raises(UsageError, match="sets up nobody"):
+        Scenario(title="one", source="a test").setup()

@@ -112,6 +112,8 @@ class Scenario:
 
     def setup(self, *indexes: int) -> Callable[[P], P]:
         """Marks a guest program that these vCPUs run alone before the world starts."""
+        if not indexes:
+            raise UsageError("SCENARIO.setup() sets up nobody: name the vCPUs, as in setup(0, 1)")
         return lambda program: _note(self.setups, indexes, program, "set-up of vCPU")
 
     def interrupt(self, *indexes: int) -> Callable[[P], P]:
