@@ -39,6 +39,18 @@ class Host(ModelObject):
         """Take the host page of a guest frame away; whether it could be had."""
         raise _missing("host-paging")
 
+    async def unmap(self, first: int, frames: int = 1) -> None:
+        """Take the host pages of a range of guest frames away."""
+        raise _missing("notifier")
+
+    async def age(self, gfn: int) -> bool:
+        """Whether the guest used a frame since it was last asked."""
+        raise _missing("notifier")
+
+    async def get_dirty_log(self) -> tuple[int, ...]:
+        """The frames that were written since the last call."""
+        raise _missing("dirty-log")
+
     async def run_short(self, allocations: int = 1) -> None:
         """Let the next allocations of KVM fail."""
         raise _missing("memory-caches")

@@ -1,0 +1,70 @@
+"""Every page that the guest writes is told to userspace by the next reading of the dirty log."""
+
+from __future__ import annotations
+
+from vmm.engine.events import Event
+from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
+from vmm.engine.world import World
+from vmm.features.dirty_log import DirtyLogRead, DirtyLogTaken, Memslots
+from vmm.hw.events import Access
+from vmm.mmu.memslots import gfn_of
+from vmm.monitors import Oracle
+from vmm.vcpu.vcpu import Vm
+
+Gfns = tuple[int, ...]
+State = tuple[Gfns, Gfns]
+
+
+class DirtyLogExact(Monitor):
+    """The state is (frames written and not told yet, frames that are being told).
+
+    Userspace copies a page after it is told, so writes during the call are covered by it.
+    """
+
+    name = "dirty-log/write-lost"
+    events = (Access, DirtyLogTaken, DirtyLogRead)
+
+    def __init__(self, slots: Memslots) -> None:
+        self.slots = slots
+
+    def initial(self) -> State:
+        return (), ()
+
+    def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
+        del step
+        untold, telling = state
+        match event:
+            case DirtyLogTaken(gfns):
+                return (untold, gfns), ()
+            case DirtyLogRead(gfns):
+                untold = tuple([gfn for gfn in untold if gfn not in gfns])
+                telling = ()
+            case Access(_, _, pfn, True) if (gfn := gfn_of(pfn)) not in untold:
+                untold = tuple(sorted((*untold, gfn)))
+            case _:
+                return state, ()
+        lost = [g for g in untold if g not in telling and g not in view[self.slots.dirty]]
+        return (untold, telling), tuple([self._finding(gfn) for gfn in lost])
+
+    def _finding(self, gfn: int) -> Finding:
+        return SPEC.finding(
+            "dirty-log/write-lost",
+            f"the guest wrote gfn {gfn:#x}, which is not in the dirty bitmap and was not told",
+            self.slots.dirty.name,
+            f"rmap of gfn {gfn:#x}",
+        )
+
+
+def _build(world: World, vm: Vm | None) -> DirtyLogExact | None:
+    del world
+    if vm is None or not isinstance(vm.mmu.slots, Memslots):
+        return None
+    return DirtyLogExact(vm.mmu.slots)
+
+
+SPEC = Oracle(
+    title="no write of the guest is missing from the dirty log",
+    source="KVM 171d595d3b3 (2008); Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG",
+    rule="a frame that the guest wrote since the log was last read is in the dirty bitmap",
+    build=_build,
+)
