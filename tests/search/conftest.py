@@ -15,7 +15,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if name in SHARED:
         searches = {"reference": reference.search, **engines}
         metafunc.parametrize("searched", searches.values(), ids=searches, indirect=True)
-    elif name == "test_exhaustive":
+    elif name in ("test_exhaustive", "test_reduction"):
         metafunc.parametrize("searched", engines.values(), ids=engines, indirect=True)
 
 

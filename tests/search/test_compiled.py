@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.search.guarded_worlds import guarded_world
 from tests.search.random_worlds import random_world
-from tests.search.test_exhaustive import told
+from tests.search.test_exhaustive import judged, told
 from tests.search.worlds import notifier_retry
 from vmm.search import compiled, exhaustive
 from vmm.search.compiled import Loops
@@ -55,9 +56,13 @@ class Uncompiled(Loops):
 def test_loops_stay_within_their_arrays(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exhaustive, "Loops", Uncompiled)
     with np.errstate(over="ignore"):
-        for seed in range(first, first + 20):
-            results = [search(random_world(seed)[0], engine=e) for e in ("numpy", "numba")]
-            assert told(results[0]) == told(results[1])
+        for seed in range(first, first + 10):
+            for make, reduce in ((random_world, False), (guarded_world, True)):
+                expected, found = [
+                    search(make(seed)[0], engine=engine, reduce=reduce)
+                    for engine in ("numpy", "numba")
+                ]
+                assert told(expected) == told(found)
 
 
 @pytest.mark.parametrize("gaps", [6, 50])
@@ -111,3 +116,14 @@ def test_without_a_place_to_keep_what_was_compiled(tmp_path: Path) -> None:
         env={"HOME": str(tmp_path / "file"), "PATH": ""},
     )
     assert said.stdout.strip() == "[0 1 0]", said.stderr
+
+
+@pytest.mark.parametrize("first", [0, 15])
+def test_reduced_searches_are_the_same(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhaustive, "CHUNK", 7)
+    for seed in range(first, first + 15):
+        expected, found = [
+            search(judged(guarded_world(seed)[0], seed), engine=engine, reduce=True, shortest=False)
+            for engine in ("numpy", "numba")
+        ]
+        assert told(expected) == told(found), f"seed {seed}"

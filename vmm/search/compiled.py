@@ -14,14 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmm.engine.task import TaskKind
 from vmm.search import kernels
-from vmm.search.arrays import Hashes, Ints, Matrix, Rows, roomier, smallest_type
-from vmm.search.kernels import Changes, Moves, Notes, Rules, Trees, Ways
+from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Rows, roomier, smallest_type
+from vmm.search.kernels import (
+    ALWAYS,
+    GOING,
+    MOVED,
+    RESTING,
+    Changes,
+    Moves,
+    Notes,
+    Onward,
+    Rules,
+    Trees,
+    Ways,
+)
 
 if TYPE_CHECKING:
+    from vmm.engine.task import Task
     from vmm.search.columns import Columns, Effects
     from vmm.search.forest import Forest
     from vmm.search.judge import Judge
+    from vmm.search.reduction import Runner
     from vmm.search.tables import Tables
 
 ROOM = 1 << 16
@@ -34,6 +49,7 @@ GAPS = 1 << 12
 LOOPS = (
     kernels.expand,
     kernels.judge,
+    kernels.run_on,
     kernels.number,
     kernels.place,
     kernels.spread,
@@ -54,8 +70,8 @@ class Loops:
         started = time.perf_counter()
         made = _dispatchers()
         self.seconds = time.perf_counter() - started
-        self.expand, self.judge, self.number = map(self._timed, made[:3])
-        self.place, self.spread, self.build = map(self._timed, made[3:])
+        self.expand, self.judge, self.run_on = map(self._timed, made[:3])
+        self.number, self.place, self.spread, self.build = map(self._timed, made[3:])
 
     def _timed(self, loop: Any) -> Callable[..., Any]:
         """Calls ``loop``; where that compiles it, or loads it, the time counts."""
@@ -92,33 +108,40 @@ def _dispatchers() -> list[Any]:
 
 
 class Compiled:
-    """Does in compiled loops what the exhaustive search does in numpy; see ``kernels``.
-
-    ``turns`` are (task, when it is asked, whether it is a foreground task).
-    """
+    """Does in compiled loops what the exhaustive search does in numpy; see ``kernels``."""
 
     def __init__(
         self,
+        tasks: Sequence[Task],
+        *,
         forest: Forest,
         columns: Columns,
         tables: Tables,
         judge: Judge,
-        turns: Sequence[tuple[int, int, bool]],
+        runner: Runner,
         loops: Loops,
     ) -> None:
         self._forest = forest
         self._columns = columns
         self._tables = tables
         self._judge = judge
-        self._turns: Ints = np.array(turns, np.intp).reshape(-1, 3)
+        self._runner = runner
+        self._turns: Ints = np.array(_turns(tasks), np.intp).reshape(-1, 3)
         self._loops = loops
         self._room = ROOM
         self._steps: Ints = np.empty(256, np.intp)
         self._accesses: Ints = np.empty(256, np.intp)
+        self._able: Flags = np.empty(256, np.bool_)
         self._rooted = 0
+        # Of the moves found last: where tasks ran on to, and which row of that, -1 for none.
+        self._ends: Matrix = np.empty((0, 0), np.int32)
+        self._end_of: Ints = np.empty(0, np.intp)
 
-    def moves(self, rows: Rows, hashes: Hashes) -> tuple[Moves, Notes]:
-        """All moves of some states with those hashes, in the order of the reference search."""
+    def moves(self, rows: Rows, hashes: Hashes) -> tuple[Moves, Notes, int]:
+        """All moves of some states with those hashes, in the order of the reference search.
+
+        Gives them, what is noted of the states, and how many steps were run through besides.
+        """
         moves, notes = _room_for(self._room), Notes(*np.empty((2, len(rows)), np.bool_))
         at = count = 0
         while at < len(rows):
@@ -131,19 +154,22 @@ class Compiled:
                 for part, kept in zip(moves, old, strict=True):
                     part[:count] = kept
         moves, at = moves.only(slice(count)), 0
+        on = np.empty(count, np.bool_)
         while at < count:
-            at, gaps = self._judge_moves(rows, hashes, moves, at)
+            at, gaps = self._judge_moves(rows, hashes, moves, on, at)
             self._learn_verdicts(rows, moves, gaps)
-        return moves, notes
+        return moves, notes, self._run_on(rows, moves, on)
 
     def behind(self, rows: Rows, moves: Moves, fresh: Ints) -> Matrix:
-        """The rows behind the moves at ``fresh``."""
+        """The rows behind the moves at ``fresh``, of those that ``moves`` gave last."""
         rows.widen(self._columns.width)
         kind = smallest_type(self._columns.largest)
-        made: Matrix = np.empty((len(fresh), rows.width), kind)
+        made: Matrix = np.zeros((len(fresh), rows.width), kind)
         steps, moods = self._tables.effects, self._judge.effects
         old = rows.matrix.astype(kind, copy=False)  # one type, so that one loop does
-        self._loops.build(old, moves, _changes(steps), _changes(moods), fresh, made)
+        self._loops.build(
+            old, moves, self._ends, self._end_of, _changes(steps), _changes(moods), fresh, made
+        )
         return made
 
     def _expand(
@@ -163,7 +189,9 @@ class Compiled:
         )
         return reached, count, gaps[:missing]
 
-    def _judge_moves(self, rows: Rows, hashes: Hashes, moves: Moves, at: int) -> tuple[int, Ints]:
+    def _judge_moves(
+        self, rows: Rows, hashes: Hashes, moves: Moves, on: Flags, at: int
+    ) -> tuple[int, Ints]:
         self._find_roots()
         effects, gaps = self._judge.effects, np.empty(GAPS, np.intp)
         reached, missing = self._loops.judge(
@@ -173,10 +201,48 @@ class Compiled:
             self._trees(),
             Rules(self._steps, self._accesses, effects.deltas, self._judge.found),
             _changes(self._tables.effects),
+            self._judge.runs,
+            on,
             gaps,
             at,
         )
         return reached, gaps[:missing]
+
+    def _run_on(self, rows: Rows, moves: Moves, on: Flags) -> int:
+        """Run tasks on behind the moves for which ``on`` says so; gives the number of steps."""
+        self._end_of = np.where(on, np.cumsum(on) - 1, -1)
+        self._ends = np.zeros((np.count_nonzero(on), rows.width), np.int32)
+        at = total = 0
+        while len(self._ends) and at < len(on):
+            self._find_roots()
+            tables, judge = self._tables, self._judge
+            gaps = np.empty((GAPS, 1 + rows.width), np.intp)
+            at, missing, steps = self._loops.run_on(
+                rows.matrix,
+                moves,
+                self._ends,
+                self._end_of,
+                self._trees(),
+                Ways(tables.roots, tables.first, tables.counts),
+                Rules(self._steps, self._accesses, judge.effects.deltas, judge.found),
+                Onward(tables.tasks, tables.following, self._able, judge.runs, judge.unsteady),
+                _changes(tables.effects),
+                _changes(judge.effects),
+                gaps,
+                at,
+            )
+            total += steps
+            self._learn_runs(gaps[:missing])
+            rows.widen(self._columns.width)
+            ends = Rows(self._ends, rows.width)
+            self._ends = ends.matrix
+        return total
+
+    def _learn_runs(self, gaps: Matrix) -> None:
+        for task in np.unique(gaps[:, 0]).tolist():
+            rows = Rows(gaps[gaps[:, 0] == task, 1:], self._columns.width)
+            sources, edges = self._tables.moves(task, rows, np.arange(len(rows)))
+            self._judge.verdicts(task, rows, sources, edges)
 
     def _trees(self) -> Trees:
         return Trees(self._forest.slots, self._forest.columns, self._forest.bases)
@@ -189,6 +255,8 @@ class Compiled:
             self._steps = roomier(self._steps, total)
             self._accesses = roomier(self._accesses, total)
             self._steps[known:total], self._accesses[known:total] = steps, accesses
+            self._able = roomier(self._able, total)
+            self._able[known:total] = self._runner.able(np.arange(known, total))
             self._rooted = total
 
     def _learn_moves(self, rows: Rows, gaps: Matrix) -> None:
@@ -197,11 +265,30 @@ class Compiled:
         rows.widen(self._columns.width)
 
     def _learn_verdicts(self, rows: Rows, moves: Moves, gaps: Ints) -> None:
-        tasks = np.array([self._tables.taken[edge].task for edge in moves.edges[gaps]], np.intp)
+        tasks = self._tables.tasks[moves.edges[gaps]]
         for task in np.unique(tasks).tolist():
             at = gaps[tasks == task]
             self._judge.verdicts(task, rows, moves.sources[at], moves.edges[at])
         rows.widen(self._columns.width)
+
+
+def _turns(tasks: Sequence[Task]) -> list[tuple[int, int, bool]]:
+    """(task, when it is asked, whether it is a foreground task), in the order of being asked."""
+    first = [
+        (
+            task.index,
+            ALWAYS if task.kind is TaskKind.EVENTUAL else GOING,
+            task.kind is TaskKind.FOREGROUND,
+        )
+        for task in tasks
+        if task.kind is not TaskKind.OPTIONAL
+    ]
+    then = [
+        (task.index, MOVED if task.kind is TaskKind.OPTIONAL else RESTING, False)
+        for task in tasks
+        if task.kind in (TaskKind.DAEMON, TaskKind.OPTIONAL)
+    ]
+    return first + then
 
 
 def _room_for(moves: int) -> Moves:

@@ -31,7 +31,7 @@ from vmm.search.columns import Columns
 from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
 from vmm.search.judge import NOTHING, Judge
-from vmm.search.kernels import ALWAYS, GOING, MOVED, RESTING, Moves
+from vmm.search.kernels import Moves
 from vmm.search.moves import Found, TaskMoves
 from vmm.search.paths import Escapes, Paths
 from vmm.search.reduction import Reduction, Runner
@@ -232,16 +232,18 @@ class _Search:
 
     def take_over(self, states: int) -> None:
         """Let compiled loops expand the states from here on, if so many are worth it."""
-        if self.compiled is not None or self.engine == "numpy" or self.reduction is not None:
+        if self.compiled is not None or self.engine == "numpy":
             return
         if self.engine == "numba" or (states >= WORTH_COMPILING and is_installed()):
-            turns = [
-                (task, ALWAYS if task in self.eventual else GOING, task in self.foreground)
-                for task in self.waited
-            ] + [(task, MOVED if task in self.optional else RESTING, False) for task in self.idle]
             self.loops = self.loops or Loops()
             self.compiled = Compiled(
-                self.forest, self.columns, self.tables, self.judge, turns, self.loops
+                self.world.tasks,
+                forest=self.forest,
+                columns=self.columns,
+                tables=self.tables,
+                judge=self.judge,
+                runner=self.runner,
+                loops=self.loops,
             )
             self.seen.loops = self.escapes.loops = self.loops
 
@@ -279,7 +281,9 @@ class _Search:
     def expand(self, rows: Rows, base: int) -> Matrix:
         """Take all ways on from some states, numbered from ``base``; gives the new states."""
         if self.compiled is not None:
-            moves, notes = self.compiled.moves(rows, self.seen.hashes[base : base + len(rows)])
+            hashes = self.seen.hashes[base : base + len(rows)]
+            moves, notes, through = self.compiled.moves(rows, hashes)
+            self.transitions += through
             self.end(rows, base, np.flatnonzero(~notes.moved), notes.running)
             return self.enter(rows, base, moves)
         running: Flags = np.any(rows.matrix[:, self.foreground], axis=1)
@@ -326,7 +330,7 @@ class _Search:
     def enter(self, rows: Rows, base: int, moves: Moves, found: Found | None = None) -> Matrix:
         """Number the states behind the moves, and build the rows of the new ones."""
         self.transitions += len(moves.edges)
-        good: Ints | None = None
+        every, good = moves, None
         bad = self.judge.found[moves.verdicts]
         if bad.any():
             self.note_bad(moves, bad, base)
@@ -337,15 +341,16 @@ class _Search:
         numbers, fresh = self.number(sources, hashes)
         self.paths.add(base + sources[fresh], edges[fresh])
         self.escapes.add(base + sources[binding], numbers[binding], self.deeper)
+        made = fresh if good is None else good[fresh]
         if self.compiled is not None:
-            return self.compiled.behind(rows, moves, fresh)
+            return self.compiled.behind(rows, every, made)
         kind = smallest_type(self.columns.largest)
         rows.widen(self.columns.width)
         new = rows.matrix[sources[fresh]].astype(kind, copy=False)
         self.tables.effects.apply(edges[fresh], new)
         self.judge.effects.apply(verdicts[fresh], new)
         if found is not None:
-            found.put_runs(new, fresh if good is None else good[fresh])
+            found.put_runs(new, made)
         return new
 
     def number(self, sources: Ints, hashes: Hashes) -> tuple[Ints, Ints]:

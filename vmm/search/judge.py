@@ -79,7 +79,7 @@ class Judge:
     """Verdicts on steps and on pending accesses, for many of them at once.
 
     A verdict is a number; ``effects`` says what it does to the monitors' columns, ``findings``
-    what was found, ``found`` whether that is anything.
+    what was found, ``found`` whether that is anything. ``runs`` and ``unsteady``: see ``Said``.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class Judge:
         self.effects = Effects(columns)
         self.findings: list[tuple[Finding, ...]] = []
         self.found: Flags = np.zeros(64, np.bool_)
-        self._runs: Flags = np.zeros(64, np.bool_)
-        self._unsteady: Flags = np.zeros(64, np.bool_)
+        self.runs: Flags = np.zeros(64, np.bool_)
+        self.unsteady: Flags = np.zeros(64, np.bool_)
         self._world = world
         self._oracles = oracles
         self._values = values
@@ -137,8 +137,8 @@ class Judge:
                 )
                 bad = self.found[judged]
                 said[at[bad]] = judged[bad]
-                on[at] = self._runs[judged]
-                unsteady[at] = self._unsteady[judged]
+                on[at] = self.runs[judged]
+                unsteady[at] = self.unsteady[judged]
         return Said(said, on, unsteady)
 
     def roots(self, edges: Ints) -> tuple[Ints, Ints]:
@@ -151,11 +151,11 @@ class Judge:
         if self._oracles is not None:
             at = np.flatnonzero(self._tables.eventful[edges])
             steps[at] = self._edges.of(edges[at])
-            if self._oracles.on_pending:
-                tasks = np.array([self._tables.taken[edge].task for edge in edges], np.intp)
-                for task, pending in enumerate(self._pending):
-                    at = np.flatnonzero(tasks == task)
-                    accesses[at] = pending.of(self._tables.following[edges[at]])
+        if self._judges_accesses:
+            tasks = self._tables.tasks[edges]
+            for task, pending in enumerate(self._pending):
+                at = np.flatnonzero(tasks == task)
+                accesses[at] = pending.of(self._tables.following[edges[at]])
         return steps, accesses
 
     def first_access(self, task: int, number: int, row: Sequence[int]) -> tuple[Finding, ...]:
@@ -295,8 +295,8 @@ class Judge:
             known = self._known[key] = self.effects.add(changes)
             self.findings.append(found)
             self.found = appended(self.found, known, [bool(found)])
-            self._runs = appended(self._runs, known, [on])
-            self._unsteady = appended(self._unsteady, known, [unsteady])
+            self.runs = appended(self.runs, known, [on])
+            self.unsteady = appended(self.unsteady, known, [unsteady])
         return known
 
     def _value(self, row: Sequence[int], cell: int) -> Any:

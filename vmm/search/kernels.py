@@ -67,6 +67,19 @@ class Rules(NamedTuple):
     found: Flags
 
 
+class Onward(NamedTuple):
+    """By edge: its task, the local state after it, whether it may be run through.
+
+    And by verdict: whether the task goes on, whether others have a say in it; see ``judge.Said``.
+    """
+
+    tasks: Ints
+    following: Ints
+    able: Flags
+    runs: Flags
+    unsteady: Flags
+
+
 class Moves(NamedTuple):
     """Ways on: of which state, by which edge, with which verdict, to which hash.
 
@@ -165,11 +178,14 @@ def judge(
     trees: Trees,
     rules: Rules,
     changes: Changes,
+    runs: Flags,
+    on: Flags,
     gaps: Ints,
     begin: int,
 ) -> tuple[int, int]:
     """Find the verdicts on moves from ``begin`` on, and the hashes behind them.
 
+    Notes in ``on`` after which moves the task goes on, as ``runs`` says by verdict.
     Gives (the move at which it stopped, how many gaps); a gap is the number of a move.
     """
     slots, columns, bases = trees.slots, trees.columns, trees.bases
@@ -186,6 +202,7 @@ def judge(
         step, access = step_roots[edge], access_roots[edge]
         asks = access >= 0 and slots[access] != _NOTHING
         said = _NOTHING
+        on[move] = False
         if step >= 0 or asks:
             for column in range(len(after)):
                 after[column] = rows[source, column]
@@ -195,6 +212,7 @@ def judge(
                 said = leaf(slots, columns, bases, step, after)
             if asks and said != _GAP and not found[-1 - said]:
                 objection = leaf(slots, columns, bases, access, after)
+                on[move] = runs[-1 - objection]
                 if objection == _GAP or found[-1 - objection]:
                     said = objection
             if said == _GAP:
@@ -204,6 +222,81 @@ def judge(
         verdicts[move] = -1 - said
         behind[move] = hashes[source] + deltas[edge] + said_deltas[-1 - said]
     return stopped, missing
+
+
+def run_on(
+    rows: Matrix,
+    moves: Moves,
+    ends: Matrix,
+    end_of: Ints,
+    trees: Trees,
+    ways: Ways,
+    rules: Rules,
+    onward: Onward,
+    changes: Changes,
+    moods: Changes,
+    gaps: Matrix,
+    begin: int,
+) -> tuple[int, int, int]:
+    """Step tasks on from behind the moves from ``begin`` on that have a row in ``ends``.
+
+    As ``Runner`` does it: rows go to ``ends``, and verdicts and hashes of the moves are mended.
+    Gives (the move at which it stopped, how many gaps, how many steps); a gap is a task and a row.
+    """
+    slots, columns, bases = trees.slots, trees.columns, trees.bases
+    roots, first_way, access_roots = ways.roots, ways.first, rules.access_roots
+    sources, edges, verdicts, hashes = moves.sources, moves.edges, moves.verdicts, moves.hashes
+    tasks, following, able = onward.tasks, onward.following, onward.able
+    runs, unsteady, found, deltas = onward.runs, onward.unsteady, rules.found, changes.deltas
+    first, lengths, to, numbers = changes.first, changes.lengths, changes.columns, changes.numbers
+    mood_first, mood_lengths = moods.first, moods.lengths
+    mood_columns, mood_numbers = moods.columns, moods.numbers
+    missing, stopped, steps = 0, len(edges), 0
+    before, row = np.zeros(rows.shape[1], np.int64), np.zeros(rows.shape[1], np.int64)
+    for move in range(begin, len(edges)):
+        if missing and (move >= stopped + LOOKS_AHEAD or missing == len(gaps)):
+            break
+        if end_of[move] < 0:
+            continue
+        edge, verdict, gained = edges[move], verdicts[move], np.uint64(0)
+        for column in range(len(row)):
+            row[column] = rows[sources[move], column]
+        for at in range(first[edge], first[edge] + lengths[edge]):
+            row[to[at]] = numbers[at]
+        for at in range(mood_first[verdict], mood_first[verdict] + mood_lengths[verdict]):
+            row[mood_columns[at]] = mood_numbers[at]
+        task, mark, count, next_mark, on = tasks[edge], following[edge], 0, 1, True
+        while on:
+            for column in range(len(row)):
+                before[column] = row[column]
+            answer = said = leaf(slots, columns, bases, roots[task, row[task]], row)
+            if answer != _GAP:
+                edge = first_way[-1 - answer]
+                for at in range(first[edge], first[edge] + lengths[edge]):
+                    row[to[at]] = numbers[at]
+                said = leaf(slots, columns, bases, access_roots[edge], row)
+            if said == _GAP:
+                gaps[missing, 0] = task
+                gaps[missing, 1:] = before
+                missing += 1
+                stopped = min(stopped, move)
+                break
+            if unsteady[-1 - said] or not able[edge]:
+                row, before = before, row
+                break
+            gained += deltas[edge]
+            verdict = -1 - said if found[-1 - said] else verdict
+            # Where the mark is, the task has gone round: Brent's way to find it.
+            on = runs[-1 - said] and following[edge] != mark
+            count += 1
+            if count == next_mark:
+                mark, next_mark = following[edge], 2 * next_mark
+        if missing == 0:
+            ends[end_of[move]] = row
+            verdicts[move] = verdict
+            hashes[move] += gained
+            steps += count
+    return stopped, missing, steps
 
 
 def number(
@@ -255,7 +348,14 @@ def spread(sources: Numbers, targets: Numbers, free: Flags) -> int:
 
 
 def build(
-    rows: Matrix, moves: Moves, steps: Changes, moods: Changes, fresh: Ints, made: Matrix
+    rows: Matrix,
+    moves: Moves,
+    ends: Matrix,
+    end_of: Ints,
+    steps: Changes,
+    moods: Changes,
+    fresh: Ints,
+    made: Matrix,
 ) -> None:
     """Write the rows behind some moves, those in ``fresh``, to ``made``."""
     sources, edges, verdicts = moves.sources, moves.edges, moves.verdicts
@@ -264,6 +364,10 @@ def build(
     mood_columns, mood_numbers = moods.columns, moods.numbers
     for to in range(len(fresh)):
         move = fresh[to]
+        if end_of[move] >= 0:
+            for column in range(ends.shape[1]):
+                made[to, column] = ends[end_of[move], column]
+            continue
         source, edge, verdict = sources[move], edges[move], verdicts[move]
         for column in range(rows.shape[1]):
             made[to, column] = rows[source, column]

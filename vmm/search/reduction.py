@@ -183,6 +183,16 @@ class Runner:
             going = going[on]
         return Ran(positions, rows, gained, np.concatenate(through))
 
+    def able(self, edges: Ints) -> Flags:
+        """Whether these edges may be run through, whatever is pending after them."""
+        if not self._careful:
+            return np.ones(len(edges), np.bool_)
+        able, following = self._tables.stays_able, self._tables.following[edges]
+        tasks = self._tables.tasks[edges].tolist()
+        return np.array(
+            [able[task][at] for task, at in zip(tasks, following, strict=True)], np.bool_
+        )
+
     def unfold(self, start: Sequence[int], path: Sequence[int]) -> list[int]:
         """A path of edges from the row ``start``, with those that were run through."""
         steps: list[int] = []

@@ -55,6 +55,7 @@ class Tables:
         self.effects = Effects(columns)
         self.following: Ints = np.zeros(256, np.intp)
         self.eventful: Flags = np.zeros(256, np.bool_)
+        self.tasks: Ints = np.zeros(256, np.intp)
         self._world = world
         self._values = values
         self._columns = columns
@@ -141,6 +142,7 @@ class Tables:
         assert made == len(self.taken), "edges and their effects share numbers"
         self.taken.append(taken)
         self.following = appended(self.following, made, [following])
+        self.tasks = appended(self.tasks, made, [task])
         self.eventful = appended(self.eventful, made, [bool(edge.events)])
 
     def _meet(self, task: int) -> None:
