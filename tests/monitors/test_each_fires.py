@@ -26,7 +26,7 @@ from vmm.vcpu.host import Host
 from vmm.vcpu.vcpu import Vcpu
 
 DATA, OTHER = REGION, REGION + 0x1000
-SEEDS = 60
+SEEDS = 30
 
 
 class ForgetsRmap(zap.Zap):

@@ -9,7 +9,7 @@ from benchmarks.context_switches import measure
 CACHED, BEFORE = False, True
 
 
-@pytest.mark.parametrize("spaces", [2, 16])
+@pytest.mark.parametrize("spaces", [2, 5])
 def test_faults_end_after_the_first_round_with_the_cache_and_never_without(spaces: int) -> None:
     faults, made = {}, {}
     for no_cache in (CACHED, BEFORE):
