@@ -13,7 +13,7 @@ from vmm.engine.events import Event, resolve
 from vmm.engine.ops import Choose, Op
 from vmm.engine.task import TaskKind
 from vmm.engine.world import World
-from vmm.hw.layout import Layout, Page, lay_out
+from vmm.hw.layout import Layout, Page
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu.shadow_page import SpteRef
 from vmm.programs import Programs
@@ -211,7 +211,7 @@ def bench(
 ) -> Bench:
     """A machine to be driven by hand; ``config`` as for ``MachineConfig``."""
     config.setdefault("vcpus", 1)
-    made = MachineConfig(tables=tables or lay_out(spaces or {"A": {}}), **config)
+    made = MachineConfig(tables=tables, spaces=spaces or {"A": {}}, **config)
     world = build_world("bench", made, Programs({}), {}, overrides=overrides or {})
     assert isinstance(world.model, Vm)
     return Bench(world.model, Hand(world, branch=branch))

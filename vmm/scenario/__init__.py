@@ -23,7 +23,7 @@ from vmm.engine.ops import (
 from vmm.engine.schedule import Picker, Schedule
 from vmm.engine.task import TaskKind
 from vmm.engine.world import ModelObject, World
-from vmm.hw.access import GuestFault
+from vmm.hw.access import GeneralProtection, GuestFault
 from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig
 from vmm.scenario.contract import Parameter, Params, Scenario
@@ -44,6 +44,7 @@ __all__ = [
     "Change",
     "Event",
     "Finding",
+    "GeneralProtection",
     "Gfn",
     "Goal",
     "Gpa",
