@@ -122,13 +122,13 @@ class ModeFirst(vcpu_mode.RunLoop):
             await self.serve_reload(vcpu)
             await self.load_root(vcpu)
             await self.serve_requests(vcpu)
-            await vcpu.pcpu.irq.set(Irq.OFF)
+            await vcpu.pcpu.interrupts_off()
             clear = await self.may_enter(vcpu)
             await vcpu.mode.set(Mode.IN_GUEST_MODE)
             if clear:
                 break
             await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
-            await vcpu.pcpu.irq.set(Irq.ON)
+            await vcpu.pcpu.interrupts_on()
         await self.run_guest(vcpu)
 
 

@@ -205,20 +205,20 @@ def test_invlpg_drops_one_page_and_a_flush_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "pending"),
+    ("before", "after", "ipi"),
     [
-        (Irq.ON, Irq.ON, False),  # taken at once: acknowledged
-        (Irq.OFF, Irq.OFF, True),  # stays pending
-        (Irq.GUEST, Irq.EXITING, True),  # ends the guest run; acknowledged in the host
-        (Irq.EXITING, Irq.EXITING, True),
+        (Irq.ON, Irq.ON, Ipi.NONE),  # taken at once: acknowledged
+        (Irq.OFF, Irq.OFF, Ipi.PENDING),
+        (Irq.GUEST, Irq.EXITING, Ipi.PENDING),  # ends the guest run; acknowledged in the host
+        (Irq.EXITING, Irq.EXITING, Ipi.PENDING),
     ],
 )
-def test_delivery_in_each_state(before: Irq, after: Irq, pending: bool) -> None:
+def test_delivery_in_each_state(before: Irq, after: Irq, ipi: Ipi) -> None:
     silicon = Silicon({})
     silicon.hand[silicon.cpu.irq] = before
-    silicon.hand[silicon.cpu.ipi] = True
+    silicon.hand[silicon.cpu.ipi] = Ipi.SENT
     silicon.hand.settle()
-    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (after, pending)
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (after, ipi)
 
 
 @pytest.mark.parametrize("state", list(Irq))
@@ -226,15 +226,35 @@ def test_nothing_is_delivered_that_was_not_sent(state: Irq) -> None:
     silicon = Silicon({})
     silicon.hand[silicon.cpu.irq] = state
     silicon.hand.settle()
-    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (state, False)
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (state, Ipi.NONE)
 
 
-def test_a_pending_ipi_is_taken_once_interrupts_are_on() -> None:
+def test_a_pending_ipi_is_taken_as_interrupts_go_on() -> None:
+    """Not some time after: a pCPU could turn them off again for ever and never take it."""
     silicon = Silicon({})
     silicon.hand[silicon.cpu.irq] = Irq.GUEST
-    silicon.hand[silicon.cpu.ipi] = True
+    silicon.hand.do(silicon.cpu.send_ipi())
     silicon.hand.settle()
-    for state, pending in ((Irq.OFF, True), (Irq.ON, False)):  # as the run loop exits
-        silicon.hand[silicon.cpu.irq] = state
-        silicon.hand.settle()
-        assert silicon.hand[silicon.cpu.ipi] is pending
+    silicon.hand.do(silicon.cpu.interrupts_off())
+    assert silicon.hand[silicon.cpu.ipi] is Ipi.PENDING
+    silicon.hand.do(silicon.cpu.send_ipi())
+    assert silicon.hand[silicon.cpu.ipi] is Ipi.PENDING
+    silicon.hand.do(silicon.cpu.interrupts_on())
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (Irq.ON, Ipi.NONE)
+
+
+def test_an_ipi_under_way_may_arrive_later_than_interrupts_go_on() -> None:
+    silicon = Silicon({})
+    silicon.hand[silicon.cpu.irq] = Irq.OFF
+    silicon.hand.do(silicon.cpu.send_ipi())
+    silicon.hand.do(silicon.cpu.interrupts_on())
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (Irq.ON, Ipi.SENT)
+
+
+@pytest.mark.parametrize(("ipi", "irq"), [(Ipi.SENT, Irq.GUEST), (Ipi.PENDING, Irq.EXITING)])
+def test_a_pending_ipi_lets_the_guest_run_no_instruction(ipi: Ipi, irq: Irq) -> None:
+    silicon = Silicon({})
+    silicon.hand[silicon.cpu.irq] = Irq.OFF
+    silicon.hand[silicon.cpu.ipi] = ipi
+    silicon.hand.do(silicon.cpu.run_guest())
+    assert (silicon.hand[silicon.cpu.irq], silicon.hand[silicon.cpu.ipi]) == (irq, ipi)

@@ -12,6 +12,7 @@ from vmm.errors import InternalError
 from vmm.hw.access import LOAD, STORE
 from vmm.hw.events import GiveBack
 from vmm.hw.layout import REGION, page
+from vmm.hw.pcpu import Ipi
 from vmm.mmu.shadow_page import SpteRef
 from vmm.units import Gfn, Gva
 from vmm.vcpu.requests import TLB_FLUSH
@@ -106,7 +107,7 @@ def test_a_page_goes_back_when_all_have_flushed() -> None:
     doing = made.hand.start(mmu.zap.zap_page(made.vcpu, mmu.cache.pages[L1]))
     while doing.enabled:
         doing.step()
-    assert made.hand[second.pcpu.ipi], "it waits until the IPI is taken"
+    assert made.hand[second.pcpu.ipi] is Ipi.SENT, "it waits until the IPI is taken"
     assert not made.hand.said(GiveBack)
     assert made.spte(L1, 0) == made.spte(L2, 2) == 0
     assert doing.finish() is None

@@ -78,7 +78,7 @@ def _run_out_of_order(seed: int, events: int) -> None:
         stops = 0
         while (number := run.next()) is not None:
             run.step(number)
-            if run.steps % 2_000 == 0:
+            if run.steps % 300 == 0:
                 stops += assert_shadow_follows(_vm(world), run.memory, emulating=emulating(run))
         assert run.outcome().ending is Ending.QUIESCENT, run.findings
         assert not run.findings

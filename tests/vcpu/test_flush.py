@@ -13,7 +13,7 @@ import pytest
 from tests.hand import bench
 from tests.tiny import codes, exhausted, tiny
 from vmm.hw.layout import REGION, page
-from vmm.hw.pcpu import Irq
+from vmm.hw.pcpu import Ipi
 from vmm.mmu.api import NO_ROOT
 from vmm.vcpu.events import Enter, Exit
 from vmm.vcpu.flush import Flush
@@ -66,9 +66,9 @@ class EarlyCheck(RunLoop):
         if await vcpu.root == NO_ROOT:
             await vcpu.mmu.roots.load(vcpu)
         await self.serve_requests(vcpu)
-        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.pcpu.interrupts_off()
         await vcpu.mode.set(Mode.IN_GUEST_MODE)
-        await vcpu.pcpu.irq.set(Irq.GUEST, event=Enter(vcpu.number))
+        await vcpu.pcpu.run_guest(Enter(vcpu.number))
 
 
 class NoFlush(RunLoop):
@@ -82,7 +82,7 @@ class EarlyOn(RunLoop):
     """Interrupts are on before the mode says that the guest has stopped."""
 
     async def exit(self, vcpu: Vcpu, reason: str) -> None:
-        await vcpu.pcpu.irq.set(Irq.ON, event=Exit(vcpu.number, reason))
+        await vcpu.pcpu.interrupts_on(Exit(vcpu.number, reason))
         await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
 
 
@@ -105,7 +105,7 @@ class InterruptFirst(Flush):
 
     async def flush_remote(self, me: VcpuState | None) -> None:
         for vcpu in self.vcpus:
-            await vcpu.pcpu.ipi.set(True)
+            await vcpu.pcpu.send_ipi()
         await self.wait_for_acks(self.vcpus)
         for vcpu in self.vcpus:
             await self.make_request(vcpu, TLB_FLUSH)
@@ -131,9 +131,9 @@ def test_all_are_asked_and_all_others_interrupted() -> None:
     while doing.enabled:
         doing.step()
     assert [made.hand[vcpu.requests] for vcpu in made.vm.vcpus] == [TLB_FLUSH] * 3
-    assert [made.hand[vcpu.pcpu.ipi] for vcpu in made.vm.vcpus] == [True, False, True]
+    assert [made.hand[vcpu.pcpu.ipi] for vcpu in made.vm.vcpus] == [Ipi.SENT, Ipi.NONE, Ipi.SENT]
     doing.finish()
-    assert not any(made.hand[vcpu.pcpu.ipi] for vcpu in made.vm.vcpus)
+    assert all(made.hand[vcpu.pcpu.ipi] is Ipi.NONE for vcpu in made.vm.vcpus)
 
 
 def test_who_has_been_asked_already_is_not_interrupted_again() -> None:
@@ -142,7 +142,7 @@ def test_who_has_been_asked_already_is_not_interrupted_again() -> None:
     doing = made.hand.start(made.vm.mmu.flusher.flush_remote(made.vcpu))
     while not doing.ended:
         doing.step()
-    assert made.hand[made.vm.vcpus[1].pcpu.ipi] is False
+    assert made.hand[made.vm.vcpus[1].pcpu.ipi] is Ipi.NONE
 
 
 def test_a_host_thread_interrupts_everybody() -> None:
@@ -150,11 +150,11 @@ def test_a_host_thread_interrupts_everybody() -> None:
     doing = made.hand.start(made.vm.mmu.flusher.flush_remote(None))
     while doing.enabled:
         doing.step()
-    assert [made.hand[vcpu.pcpu.ipi] for vcpu in made.vm.vcpus] == [True, True]
+    assert [made.hand[vcpu.pcpu.ipi] for vcpu in made.vm.vcpus] == [Ipi.SENT, Ipi.SENT]
 
 
 def test_a_local_flush_asks_only_oneself() -> None:
     made = bench(SPACES, vcpus=2)
     made.do(made.vm.mmu.flusher.flush_local(made.vcpu))
     assert [made.hand[vcpu.requests] for vcpu in made.vm.vcpus] == [TLB_FLUSH, 0]
-    assert not any(made.hand[vcpu.pcpu.ipi] for vcpu in made.vm.vcpus)
+    assert all(made.hand[vcpu.pcpu.ipi] is Ipi.NONE for vcpu in made.vm.vcpus)

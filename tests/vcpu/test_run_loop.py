@@ -7,7 +7,7 @@ import pytest
 from tests.hand import Bench, bench
 from vmm.hw.access import LOAD
 from vmm.hw.layout import REGION, page
-from vmm.hw.pcpu import Irq
+from vmm.hw.pcpu import Ipi, Irq
 from vmm.hw.tlb import TlbEntry
 from vmm.mmu.api import NO_ROOT
 from vmm.vcpu.apic import Apic
@@ -36,12 +36,15 @@ def used(made: Bench) -> list[str]:
 
 
 def test_the_order_of_an_entry() -> None:
-    """Interrupts off, mode, requests, then the guest: any other order loses a request."""
+    """Interrupts off, mode, requests, then the guest, unless an IPI is pending.
+
+    Any other order loses a request.
+    """
     made = machine()
     enter(made)
     names = used(made)
     first = names.index("mode0") - 1
-    assert names[first : first + 4] == ["irq0", "mode0", "requests0", "irq0"]
+    assert names[first : first + 4] == ["irq0", "mode0", "requests0", "ipi0"]
     assert made.hand[made.vcpu.pcpu.irq] is Irq.GUEST
     assert made.hand[made.vcpu.mode] is Mode.IN_GUEST_MODE
     assert len(made.hand.said(Enter)) == 1
@@ -74,7 +77,7 @@ def test_a_vcpu_that_is_in_the_guest_does_not_enter_again() -> None:
 def test_an_interrupted_guest_exits_at_its_next_boundary() -> None:
     made = machine()
     enter(made)
-    made.hand[made.vcpu.pcpu.ipi] = True
+    made.hand[made.vcpu.pcpu.ipi] = Ipi.SENT
     made.hand.settle()
     assert made.hand[made.vcpu.pcpu.irq] is Irq.EXITING
     enter(made)
@@ -113,7 +116,7 @@ def test_only_a_vcpu_in_guest_mode_is_kicked(mode: Mode, sent: bool) -> None:
     made = machine()
     made.hand[made.vcpu.mode] = mode
     made.do(made.vm.loop.kick(made.vcpu))
-    assert made.hand[made.vcpu.pcpu.ipi] is sent
+    assert made.hand[made.vcpu.pcpu.ipi] is (Ipi.SENT if sent else Ipi.NONE)
 
 
 # --- interrupts of the guest ---

@@ -100,13 +100,13 @@ class RunLoop(run_loop.RunLoop):
             await self.serve_reload(vcpu)
             await self.load_root(vcpu)
             await self.serve_requests(vcpu)
-            await vcpu.pcpu.irq.set(Irq.OFF)
+            await vcpu.pcpu.interrupts_off()
             await self.publish_mode(vcpu)
             if await self.may_enter(vcpu):
                 break
             await mark("entry cancelled")
             await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
-            await vcpu.pcpu.irq.set(Irq.ON)
+            await vcpu.pcpu.interrupts_on()
         await self.run_guest(vcpu)
 
     async def serve_reload(self, vcpu: Vcpu) -> None:

@@ -1,16 +1,17 @@
 """A physical CPU: TLB, interrupt state, inter-processor interrupts, and its page walker.
 
-An IPI is asynchronous: the sender sets it, and an eventual hardware task delivers it later. A pCPU
-in the host with interrupts on takes it at once (which acknowledges it); with interrupts off it
-stays pending; in guest mode it makes the guest exit at the next instruction boundary.
+An IPI is asynchronous: the sender sends it, and an eventual hardware task lets it arrive later. A
+pCPU in the host with interrupts on takes it as it arrives (which acknowledges it). With interrupts
+off it stays pending, and is taken before anything else once they are on; in guest mode it makes
+the guest exit at the next instruction boundary.
 
     sender                        delivery (eventual)             target
     ipi := sent
                                   target runs the guest:
-                                  irq := EXITING
+                                  irq := EXITING, ipi := pending
                                                                   boundary: sees EXITING, exits
                                                                   irq := ON
-                                  takes it: ipi := none
+                                                                  takes it: ipi := none
     sees ipi = none: acknowledged
 
 Source: Intel SDM vol. 3, 10.8 (interrupt acceptance), 25.2 (external-interrupt exits).
@@ -34,6 +35,7 @@ from vmm.units import Gva, Pfn, page_number, table_index
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
+    from vmm.engine.events import Event
 
 EntryCell = Callable[[int, int], "Cell[int]"]
 """The cell of entry ``index`` of the table in host frame ``pfn``."""
@@ -46,6 +48,14 @@ class Irq(enum.Enum):
     OFF = "host, interrupts off"
     GUEST = "guest"
     EXITING = "guest, exit pending"
+
+
+class Ipi(enum.Enum):
+    """How far an IPI to this pCPU has come. One that is sent while another is pending joins it."""
+
+    NONE = "none"
+    SENT = "sent"
+    PENDING = "pending"
 
 
 class Boundary(NamedTuple):
@@ -72,7 +82,7 @@ class Pcpu(ModelObject):
             f"irq{number}", Irq.ON, marked=True, observable=False, buffered=False, format=_value
         )
         self.ipi = world.cell(
-            f"ipi{number}", False, marked=True, observable=False, buffered=False, format=_format_ipi
+            f"ipi{number}", Ipi.NONE, marked=True, observable=False, buffered=False, format=_value
         )
         self.tlb: Cell[Tlb] = world.cell(
             f"tlb{number}", (), marked=True, observable=False, buffered=False, format=format_tlb
@@ -83,15 +93,31 @@ class Pcpu(ModelObject):
     async def deliver_ipis(self) -> None:
         """The eventual task that delivers IPIs to this pCPU."""
         while True:
-            await atomically(_deliver, (self.irq, self.ipi), when=_deliverable)
+            await atomically(_deliver, (self.irq, self.ipi), when=_is_sent)
 
     async def send_ipi(self) -> None:
-        """Interrupt this pCPU, from another one.
+        """Interrupt this pCPU, from another one; nobody waits for it.
 
-        All earlier stores come first: an uncached write to the APIC drains the store buffer, and
-        for x2APIC, whose register writes do not serialise, Linux puts a fence before it.
+        All earlier stores come first, as with every locked op: an uncached write to the APIC drains
+        the store buffer, and for x2APIC, whose register writes do not serialise, Linux puts a fence
+        before it.
         """
-        await self.ipi.set(True, serialising=True)
+        await self.ipi.update(_send)
+
+    async def interrupts_off(
+        self, event: Event | None = None, *, serialising: bool = False
+    ) -> None:
+        """Leave the guest, or CLI in the host: what arrives from here on stays pending."""
+        await self.irq.set(Irq.OFF, event=event, serialising=serialising)
+
+    async def interrupts_on(self, event: Event | None = None) -> None:
+        """STI in the host: a pending IPI is taken before anything else; interrupts drain stores."""
+        if await atomically(_turn_on, (self.irq,), reads=(self.ipi,), event=event):
+            await self.ipi.set(Ipi.NONE, serialising=True)
+
+    async def run_guest(self, event: Event | None = None) -> None:
+        """Run the guest: a pending IPI makes it exit before its first instruction."""
+        await atomically(_run_guest, (self.irq,), reads=(self.ipi,), event=event)
 
     # --- translation ---
 
@@ -147,16 +173,30 @@ def _value(member: enum.Enum) -> str:
     return str(member.value)
 
 
-def _format_ipi(sent: bool) -> str:
-    return "sent" if sent else "none"
+def _send(ipi: Ipi) -> tuple[Ipi, None]:
+    return (Ipi.SENT if ipi is Ipi.NONE else ipi), None
 
 
-def _deliverable(irq: Irq, ipi: bool) -> bool:
-    return ipi and irq in (Irq.ON, Irq.GUEST)
+def _is_sent(irq: Irq, ipi: Ipi) -> bool:
+    del irq
+    return ipi is Ipi.SENT
 
 
-def _deliver(irq: Irq, ipi: bool) -> tuple[tuple[Irq, bool], None]:
-    return ((Irq.ON, False) if irq is Irq.ON else (Irq.EXITING, ipi)), None
+def _deliver(irq: Irq, ipi: Ipi) -> tuple[tuple[Irq, Ipi], None]:
+    del ipi
+    if irq is Irq.ON:
+        return (irq, Ipi.NONE), None
+    return (Irq.EXITING if irq is Irq.GUEST else irq, Ipi.PENDING), None
+
+
+def _turn_on(ipi: Ipi, irq: Irq) -> tuple[tuple[Irq], bool]:
+    del irq
+    return (Irq.ON,), ipi is Ipi.PENDING
+
+
+def _run_guest(ipi: Ipi, irq: Irq) -> tuple[tuple[Irq], None]:
+    del irq
+    return (Irq.EXITING if ipi is Ipi.PENDING else Irq.GUEST,), None
 
 
 def _look(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from vmm.engine.ops import wait_until
 from vmm.engine.world import ModelObject
+from vmm.hw.pcpu import Ipi
 from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.vcpu import Vcpu
 
@@ -67,12 +68,12 @@ class Flush(ModelObject):
 
     async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
         """Wait until each of these has taken its IPI."""
-        await wait_until(tuple(vcpu.pcpu.ipi for vcpu in vcpus), _none_pending)
+        await wait_until(tuple(vcpu.pcpu.ipi for vcpu in vcpus), _all_taken)
 
 
 def _set_bit(requests: int, bit: int) -> tuple[int, bool]:
     return requests | bit, not requests & bit
 
 
-def _none_pending(*ipis: bool) -> bool:
-    return not any(ipis)
+def _all_taken(*ipis: Ipi) -> bool:
+    return all(ipi is Ipi.NONE for ipi in ipis)

@@ -59,7 +59,7 @@ class RunLoop(ModelObject):
     async def enter(self, vcpu: Vcpu) -> None:
         """Into the guest; the last thing before it is to take the requests."""
         await self.load_root(vcpu)
-        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.pcpu.interrupts_off()
         await vcpu.mode.set(Mode.IN_GUEST_MODE)
         await self.serve_requests(vcpu)
         await self.run_guest(vcpu)
@@ -72,7 +72,7 @@ class RunLoop(ModelObject):
     async def run_guest(self, vcpu: Vcpu) -> None:
         """Let the guest run from here on, with its interrupt handler first if one is due."""
         inject = vcpu.number in self.handlers and await vcpu.apic.update(accept)
-        await vcpu.pcpu.irq.set(Irq.GUEST, event=Enter(vcpu.number))
+        await vcpu.pcpu.run_guest(Enter(vcpu.number))
         if inject:
             await self.handlers[vcpu.number]()
             await vcpu.apic.update(end_of_interrupt)
@@ -86,9 +86,9 @@ class RunLoop(ModelObject):
     async def exit(self, vcpu: Vcpu, reason: str) -> None:
         """Out of the guest, interrupts on again."""
         event = Exit(vcpu.number, reason)
-        await vcpu.pcpu.irq.set(Irq.OFF, event=event, serialising=reason in DRAINING_EXITS)
+        await vcpu.pcpu.interrupts_off(event, serialising=reason in DRAINING_EXITS)
         await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
-        await vcpu.pcpu.irq.set(Irq.ON)
+        await vcpu.pcpu.interrupts_on()
 
     async def to_boundary(self, vcpu: Vcpu, gva: Gva) -> Boundary:
         """Be in the guest at an instruction boundary, about to use ``gva``."""
