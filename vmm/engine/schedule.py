@@ -43,11 +43,15 @@ class Picker(Protocol):
         ...
 
 
-class Schedule(msgspec.Struct, frozen=True):
-    """The choices of a run: who stepped, and which way each choice went."""
+class Schedule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The choices of a run: who stepped, and which way each choice went.
+
+    The steps after the first ``repeats_from`` lead back to where they began: they may go on so.
+    """
 
     tasks: bytes
     branches: tuple[int, ...] = ()
+    repeats_from: int | None = None
 
 
 class Origin(msgspec.Struct, frozen=True):

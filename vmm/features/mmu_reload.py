@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 
 from vmm.engine.ops import atomically, mark
 from vmm.features import Feature
-from vmm.hw.pcpu import Irq
 from vmm.mmu import page_cache, roots, zap
 from vmm.mmu.api import ShadowPageInvalid
 from vmm.mmu.page_cache import Bucket

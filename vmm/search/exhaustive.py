@@ -32,14 +32,17 @@ from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
 from vmm.search.judge import NOTHING, Judge
 from vmm.search.kernels import Moves
+from vmm.search.liveness import fair, inescapable
 from vmm.search.moves import Found, TaskMoves
-from vmm.search.paths import Escapes, Paths
+from vmm.search.paths import Paths
 from vmm.search.reduction import Reduction, Runner
-from vmm.search.result import Result, Stop, Verdict, inescapable
+from vmm.search.result import Result, Stop, Verdict
 from vmm.search.seen import SeenStates
+from vmm.search.steps import Steps
 from vmm.search.tables import Tables
 
 if TYPE_CHECKING:
+    from vmm.engine.ops import Op
     from vmm.engine.world import World
 
 CHUNK = 1 << 14
@@ -130,7 +133,7 @@ class _Search:
         self.compiled: Compiled | None = None
         self.seen = SeenStates()
         self.paths = Paths()
-        self.escapes = Escapes()
+        self.steps = Steps()
         self.depth = self.transitions = self.deadlocks = 0
         self.held = 0
         """Bytes of the rows of this level and the next one."""
@@ -159,7 +162,8 @@ class _Search:
             if len(frontier):
                 self.stop = Stop.FINDING
             else:
-                self.find_inescapable()
+                if not self.first:
+                    self.find_livelock()
                 self.stop = None
         except KeyboardInterrupt:
             return
@@ -245,7 +249,7 @@ class _Search:
                 runner=self.runner,
                 loops=self.loops,
             )
-            self.seen.loops = self.escapes.loops = self.loops
+            self.seen.loops = self.steps.loops = self.loops
 
     def chunk_size(self) -> int:
         if self.max_states is None:
@@ -273,7 +277,7 @@ class _Search:
     @property
     def nbytes(self) -> int:
         """Memory that grows with the states."""
-        parts = self.seen.nbytes + self.paths.nbytes + self.escapes.nbytes
+        parts = self.seen.nbytes + self.paths.nbytes + self.steps.nbytes
         return parts + self.forest.nbytes + 2 * self.held
 
     # --- one chunk ---
@@ -334,13 +338,12 @@ class _Search:
         bad = self.judge.found[moves.verdicts]
         if bad.any():
             self.note_bad(moves, bad, base)
-            self.escapes.add_ends(base + np.unique(moves.sources[bad & moves.binding]))
             good = np.flatnonzero(~bad)
             moves = moves.only(good)
         sources, edges, verdicts, hashes, binding = moves
         numbers, fresh = self.number(sources, hashes)
         self.paths.add(base + sources[fresh], edges[fresh])
-        self.escapes.add(base + sources[binding], numbers[binding], self.deeper)
+        self.steps.add(base, sources[binding], edges[binding], numbers[binding], self.deeper)
         made = fresh if good is None else good[fresh]
         if self.compiled is not None:
             return self.compiled.behind(rows, every, made)
@@ -366,7 +369,7 @@ class _Search:
         """Note quiet and deadlocked states."""
         if not at.size:
             return
-        self.escapes.add_ends(base + at)
+        self.steps.add_ends(base + at)
         self.note_contents(rows.matrix[at])
         dead = at[running[at]]
         self.deadlocks += len(dead)
@@ -417,31 +420,45 @@ class _Search:
             steps = self.runner.unfold(self.start(), path)
             self.first = len(steps), tuple(findings), self.schedule(steps)
 
-    def schedule(self, steps: Sequence[int]) -> Schedule:
+    def schedule(self, steps: Sequence[int], *, repeats_from: int | None = None) -> Schedule:
         taken = [self.tables.taken[edge] for edge in steps]
         branches = [step.edge.branch for step in taken]
         return Schedule(
             tasks=bytes([step.task for step in taken]),
             branches=tuple([branch for branch in branches if branch is not None]),
+            repeats_from=repeats_from,
         )
 
-    def find_inescapable(self) -> None:
-        """Note the first state, if any, from which no end is reached without optional steps.
+    def find_livelock(self) -> None:
+        """Note a livelock of a world that is clean otherwise: one that starts after fewest steps.
 
-        A deadlock is an end here, as it is a finding of its own; so is a state with a step that
-        has findings, because nobody has looked behind that step.
+        An inescapable one comes before one that is fair only.
         """
-        lost = self.escapes.first_lost(self.paths.count) if not self.at_start() else None
-        if lost is not None:
-            path = self.paths.to(lost)
-            row = self.start()
-            for edge in self.runner.unfold(row, path):
-                row[self.tables.taken[edge].task] = int(self.tables.following[edge])
-            self.note([inescapable(self.world, self.pending(row))], path)
+        lost = self.steps.lost(self.paths.count)
+        found = self.steps.lasso(self.world, self.tables, lost)
+        if found is None and lost is None:
+            return
+        first = found.start if found is not None else int(np.argmax(lost))
+        path, row = self.paths.to(first), self.start()
+        stem = self.runner.unfold(row, path)
+        steps = self.runner.unfold(row, path + [way.edge for way in found.round]) if found else stem
+        self.follow(row, stem)
+        pending = self.pending(row)
+        ops = self.follow(row, steps[len(stem) :])
+        finding = (inescapable if lost is not None else fair)(self.world, pending, len(stem), ops)
+        schedule = self.schedule(steps, repeats_from=len(stem) if found else None)
+        self.first = len(steps), (finding,), schedule
 
-    def at_start(self) -> bool:
-        """Whether the initial state is a finding, so that nothing was looked at."""
-        return self.first is not None and self.first[0] == 0
+    def follow(self, row: list[int], edges: Sequence[int]) -> list[tuple[int, Op]]:
+        """Move the tasks along; gives who did what."""
+        done = []
+        for edge in edges:
+            task = self.tables.taken[edge].task
+            op = self.tables.op(task, row[task])
+            assert op is not None, "a finished task cannot step"
+            done.append((task, op))
+            row[task] = int(self.tables.following[edge])
+        return done
 
     # --- result ---
 

@@ -25,7 +25,8 @@ from vmm.engine.monitor import Change, Finding, Step, View
 from vmm.engine.oracles import Oracles, States, stuck
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
-from vmm.search.result import Result, Verdict, inescapable
+from vmm.search.liveness import Way, fair, inescapable, is_progress, lasso
+from vmm.search.result import Result, Verdict
 
 if TYPE_CHECKING:
     from vmm.engine.ops import Op
@@ -86,9 +87,8 @@ class _Search:
         self.first: tuple[int, tuple[Finding, ...], Schedule] | None = None
         self.goals = dict.fromkeys(world.goals, False)
         self.contents: dict[tuple[tuple[int, int], ...], None] = {}
-        # For livelocks: the graph without optional steps, and where it may well end.
-        self.sources: list[int] = []
-        self.targets: list[int] = []
+        # For livelocks: the graph without optional steps, and where it ends.
+        self.steps: list[tuple[int, Move, int]] = []
         self.ends: list[int] = []
 
         def of_kind(*kinds: TaskKind) -> tuple[int, ...]:
@@ -116,8 +116,8 @@ class _Search:
             self.unfinished = bool(frontier)
         except KeyboardInterrupt:
             return
-        if not self.unfinished:
-            self.find_inescapable()
+        if not self.unfinished and not self.first:
+            self.find_livelock()
 
     def begin(self) -> list[tuple[int, State]]:
         """The frontier that holds the initial state; empty if that is a finding already."""
@@ -169,8 +169,7 @@ class _Search:
                     paths.append((number, move))
                     fresh.append((target, state))
                 if task not in self.optional:
-                    self.sources.append(number)
-                    self.targets.append(target)
+                    self.steps.append((number, move, target))
             if self.max_states is not None and len(paths) > self.max_states:
                 break
         return fresh
@@ -299,13 +298,9 @@ class _Search:
             found = self.oracles.stuck(pending) if self.oracles is not None else []
             self.note(found or [stuck(self.world, pending, self.view(memory))], number)
 
-    def note(self, findings: Sequence[Finding], number: int, move: Move | None = None) -> None:
-        """Keep findings in a state, or of a move from there, if none has fewer steps."""
-        if move is not None and move[0] not in self.optional:
-            self.ends.append(number)
-        path = self.path_to(number)
-        if move is not None:
-            path.append(move)
+    def note(self, findings: Sequence[Finding], number: int, *more: Move) -> None:
+        """Keep findings in a state, or behind more moves from there, if none has fewer steps."""
+        path = [*self.path_to(number), *more]
         if self.first is None or len(path) < self.first[0]:
             self.first = len(path), tuple(findings), _schedule(path)
 
@@ -318,28 +313,52 @@ class _Search:
 
     # --- livelock ---
 
-    def find_inescapable(self) -> None:
-        """Note the first state, if any, from which no end is reached without optional steps.
+    def find_livelock(self) -> None:
+        """Note a livelock of a world that is clean otherwise: one that starts after fewest steps.
 
-        A deadlock is an end here, as it is a finding of its own; so is a state with a step that
-        has findings, because nobody has looked behind that step.
+        An inescapable one comes before one that is fair only.
+        """
+        lost = self.lost()
+        ways: dict[int, list[Way]] = {number: [] for number in range(len(self.paths))}
+        enabled = dict.fromkeys(ways, 0)
+        for at, (source, (task, edge), target) in enumerate(self.steps):
+            enabled[source] |= 1 << task
+            if not is_progress(self.world, self.world.tasks[task], edge.events):
+                ways[source].append(Way(task, target, at))
+        found = lasso(ways, enabled, lost if any(lost) else None)
+        if found is None and not any(lost):
+            return
+        start = found.start if found else lost.index(True)
+        _, locals_, _ = next(itertools.islice(self.numbers, start, None))
+        stem, now, ops = self.path_to(start), list(locals_), []
+        round_ = [self.steps[way.edge][1] for way in found.round] if found else []
+        for task, edge in round_:
+            ops.append((task, self.automata[task].ops[now[task]]))
+            now[task] = edge.following
+        what = inescapable if any(lost) else fair
+        finding = what(self.world, self.pending(locals_), len(stem), ops)
+        repeats_from = len(stem) if found else None
+        schedule = _schedule([*stem, *round_], repeats_from)
+        self.first = len(schedule.tasks), (finding,), schedule
+
+    def lost(self) -> list[bool]:
+        """By state: whether no end can be reached from there without optional steps.
+
+        A deadlock is an end here, as it is a finding of its own.
         """
         back: list[list[int]] = [[] for _ in self.paths]
-        for source, target in zip(self.sources, self.targets, strict=True):
+        for source, _, target in self.steps:
             back[target].append(source)
-        escapes = bytearray(len(self.paths))
+        lost = [True] * len(self.paths)
         reached = list(dict.fromkeys(self.ends))
         for number in reached:
-            escapes[number] = 1
+            lost[number] = False
         while reached:
             for source in back[reached.pop()]:
-                if not escapes[source]:
-                    escapes[source] = 1
+                if lost[source]:
+                    lost[source] = False
                     reached.append(source)
-        lost = escapes.find(0)
-        if lost >= 0:
-            _, locals_, _ = next(itertools.islice(self.numbers, lost, None))
-            self.note([inescapable(self.world, self.pending(locals_))], lost)
+        return lost
 
     # --- result ---
 
@@ -372,8 +391,9 @@ class _Search:
             automaton.close()
 
 
-def _schedule(path: Sequence[Move]) -> Schedule:
+def _schedule(path: Sequence[Move], repeats_from: int | None = None) -> Schedule:
     return Schedule(
         tasks=bytes([task for task, _ in path]),
         branches=tuple([edge.branch for _, edge in path if edge.branch is not None]),
+        repeats_from=repeats_from,
     )

@@ -1,19 +1,13 @@
-"""What a search hands back, and the findings that need no monitor."""
+"""What a search hands back."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vmm.engine.monitor import Finding
 from vmm.engine.schedule import Schedule
-from vmm.engine.task import TaskKind
-
-if TYPE_CHECKING:
-    from vmm.engine.ops import Op
-    from vmm.engine.world import World
 
 
 class Verdict(enum.Enum):
@@ -67,18 +61,3 @@ class Result:
     def terminal_states(self) -> int:
         """How many distinct contents a run can end with."""
         return len(self.terminal)
-
-
-def inescapable(world: World, pending: Sequence[Op | None]) -> Finding:
-    """A state from which no quiet state can be reached, although it is no deadlock."""
-    going = [
-        f"{task.name}: {op.describe()}"
-        for task, op in zip(world.tasks, pending, strict=True)
-        if op is not None and task.kind is not TaskKind.OPTIONAL
-    ]
-    return Finding(
-        code="livelock/inescapable",
-        message=f"no quiet state can be reached from here: {'; '.join(going)}",
-        rule="from every state, quiet can be reached without optional steps",
-        source="the definition of quiet",
-    )

@@ -1,0 +1,239 @@
+"""Livelock: runs that go on for ever and come to nothing, judged on the graph of all states.
+
+The graph has the states that are no ends and, of their steps, those that are not optional:
+hardware that may act need not, so it saves nobody.
+
+- ``livelock/inescapable``: from some state no end can be reached.
+- ``livelock/fair``: some round, a cycle of the graph, can be gone for ever although no task is
+  passed over that could always step, and no foreground task makes progress in it: none ends or
+  reaches a goal of the scenario. A round of daemons in which a foreground task waits is one; a
+  daemon that loops beside a foreground task which can step is none; what goes on in quiet states is
+  never looked at, because a run ends there. Hardware that never rests is one by itself.
+
+Fair means weakly fair (justice): each foreground, daemon or eventual task steps in the round, or
+cannot step in some state of it. So it is enough to judge whole strongly connected components of the
+graph without the steps that make progress: if a task can always step in a component and never
+does, the same holds in all rounds within.
+
+Source: Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981); Tarjan, Depth-First
+Search and Linear Graph Algorithms (1972).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from vmm.engine.events import Event, Goal
+from vmm.engine.monitor import Finding
+from vmm.engine.task import TaskKind
+
+if TYPE_CHECKING:
+    from vmm.engine.ops import Op
+    from vmm.engine.task import Task
+    from vmm.engine.world import World
+
+N = TypeVar("N", bound=Hashable)
+
+OPS_SHOWN = 4
+"""Ops of each task that a message names."""
+
+
+class Way(NamedTuple):
+    """A step out of a state; ``edge`` is what the search knows it by."""
+
+    task: int
+    target: int
+    edge: int
+
+
+Ways = Mapping[int, Sequence[Way]]
+"""The steps out of each state, by the number of the state: breadth-first, so the first comes first.
+"""
+
+
+class Lasso(NamedTuple):
+    """A round and the state in which it begins and ends."""
+
+    start: int
+    round: tuple[Way, ...]
+
+
+def is_progress(world: World, task: Task, events: Iterable[Event]) -> bool:
+    """Whether a step with these events gets a foreground task on."""
+    return task.kind is TaskKind.FOREGROUND and any(
+        isinstance(event, Goal) and event.name in world.goals for event in events
+    )
+
+
+def lasso(ways: Ways, enabled: Mapping[int, int], lost: Sequence[int] | None) -> Lasso | None:
+    """The fair round that is reached first, if there is any.
+
+    ``ways`` leaves out optional steps and those that make progress; ``enabled`` is for each of its
+    states the mask of the tasks that can step there, optional ones left out. ``lost`` flags the
+    states from which no end is reached; if there are any, the round must be among them.
+    """
+    first: int | None = None
+    for component in components({state: [way.target for way in ways[state]] for state in ways}):
+        start = min(component)
+        sooner = (first is None or start < first) and (lost is None or lost[start])
+        if sooner and _is_fair(component, ways, enabled):
+            first, within = start, component
+    if first is None:
+        return None
+    inside = {state: [way for way in ways[state] if way.target in within] for state in within}
+    return Lasso(first, _round(first, inside, enabled))
+
+
+def _is_fair(component: Collection[int], ways: Ways, enabled: Mapping[int, int]) -> bool:
+    """Whether every task that can always step in a component does so somewhere."""
+    always, stepping = -1, 0
+    for state in component:
+        always &= enabled[state]
+        for way in ways[state]:
+            if way.target in component:
+                stepping |= 1 << way.task
+    return not always & ~stepping
+
+
+def _round(start: int, inside: Ways, enabled: Mapping[int, int]) -> tuple[Way, ...]:
+    """From ``start`` and back, past what each task needs: its step, or a state where it has none.
+
+    The nearest first, so it is short, but maybe not shortest.
+    """
+    needed, at, taken = enabled[start], start, list[Way]()
+    while needed:
+        taken += _nearest(at, inside, partial(_meets, needed, enabled))
+        at = taken[-1].target
+        needed &= ~(1 << taken[-1].task) & enabled[at]
+    if at != start or not taken:
+        taken += _nearest(at, inside, lambda way: way.target == start)
+    return tuple(taken)
+
+
+def _meets(needed: int, enabled: Mapping[int, int], way: Way) -> bool:
+    return bool(needed & (1 << way.task | ~enabled[way.target]))
+
+
+def _nearest(at: int, ways: Ways, wanted: Callable[[Way], bool]) -> list[Way]:
+    """The shortest path that ends with a wanted step; there must be one."""
+    before: dict[int, tuple[int, Way] | None] = {at: None}
+    queue = deque([at])
+    while True:
+        state = queue.popleft()
+        for way in ways[state]:
+            if wanted(way):
+                path, back = [way], before[state]
+                while back is not None:
+                    path.append(back[1])
+                    back = before[back[0]]
+                return path[::-1]
+            if way.target not in before:
+                before[way.target] = state, way
+                queue.append(way.target)
+
+
+def components(following: Mapping[N, Collection[N]]) -> Iterator[frozenset[N]]:
+    """The strongly connected components that have a cycle. Nodes without an entry lead nowhere."""
+    index: dict[N, int] = {}
+    low: dict[N, int] = {}
+    open_nodes: dict[N, None] = {}
+    for root in following:
+        if root in index:
+            continue
+        index[root] = low[root] = len(index)
+        open_nodes[root] = None
+        walk = [(root, iter(following[root]))]
+        while walk:
+            node, rest = walk[-1]
+            for other in rest:
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    open_nodes[other] = None
+                    walk.append((other, iter(following.get(other, ()))))
+                    break
+                if other in open_nodes:
+                    low[node] = min(low[node], index[other])
+            else:
+                walk.pop()
+                if walk:
+                    low[walk[-1][0]] = min(low[walk[-1][0]], low[node])
+                if low[node] == index[node]:
+                    component: list[N] = []
+                    while not component or component[-1] != node:
+                        component.append(open_nodes.popitem()[0])
+                    if len(component) > 1 or node in following.get(node, ()):
+                        yield frozenset(component)
+
+
+# --- findings ---
+
+
+def inescapable(
+    world: World,
+    pending: Sequence[Op | None],
+    first: int = 0,
+    round_: Sequence[tuple[int, Op]] = (),
+) -> Finding:
+    """A state from which no quiet state can be reached, although it is no deadlock.
+
+    ``round_`` says how it may go on, if that is known: the tasks and their ops from step ``first``.
+    """
+    who: Iterable[str]
+    if round_:
+        what = f"{_repeats(first, len(round_))}, and no quiet state can be reached from there"
+        who = _who(world, pending, round_)
+    else:
+        what = "no quiet state can be reached from here"
+        who = [
+            f"{task.name}: {op.describe()}"
+            for task, op in zip(world.tasks, pending, strict=True)
+            if op is not None and task.kind is not TaskKind.OPTIONAL
+        ]
+    return Finding(
+        code="livelock/inescapable",
+        message=f"{what}: {'; '.join(who)}",
+        rule="from every state, quiet can be reached without optional steps",
+        source="the definition of quiet",
+        cells=_cells(round_),
+    )
+
+
+def fair(
+    world: World, pending: Sequence[Op | None], first: int, round_: Sequence[tuple[int, Op]]
+) -> Finding:
+    """A fair round that begins after ``first`` steps with those ops pending."""
+    return Finding(
+        code="livelock/fair",
+        message=f"{_repeats(first, len(round_))}, passing nobody over, and no foreground task gets "
+        f"on: {'; '.join(_who(world, pending, round_))}",
+        rule="where no task that could always step is passed over for ever, a foreground task ends "
+        "or reaches a goal in the end",
+        source="Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981)",
+        cells=_cells(round_),
+    )
+
+
+def _repeats(first: int, steps: int) -> str:
+    if steps == 1:
+        return f"step {first + 1} repeats for ever"
+    return f"the steps {first + 1} to {first + steps} repeat for ever"
+
+
+def _who(
+    world: World, pending: Sequence[Op | None], round_: Sequence[tuple[int, Op]]
+) -> Iterator[str]:
+    """Who goes round, and who waits meanwhile."""
+    for task, waiting in zip(world.tasks, pending, strict=True):
+        ops = list(dict.fromkeys([op.describe() for number, op in round_ if number == task.index]))
+        if ops:
+            more = " ..." if len(ops) > OPS_SHOWN else ""
+            yield f"{task.name} goes round ({', '.join(ops[:OPS_SHOWN])}{more})"
+        elif waiting is not None and task.kind is not TaskKind.OPTIONAL:
+            yield f"{task.name} waits to {waiting.describe()}"
+
+
+def _cells(round_: Sequence[tuple[int, Op]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([cell.name for _, op in round_ for cell in op.cells]))

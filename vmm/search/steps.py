@@ -1,0 +1,213 @@
+"""The graph of all states as a search leaves it, for what only the whole of it can tell.
+
+Kept are the steps that are not optional, 8 bytes each in a small world. Where no state is lost and
+no round can be fair, which the learned tables often tell, next to nothing is done with them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmm.engine.task import TaskKind
+from vmm.search.arrays import Flags, Ints, Numbers, roomier, smallest_type
+from vmm.search.liveness import Lasso, Way, components, is_progress, lasso
+
+if TYPE_CHECKING:
+    from vmm.engine.world import World
+    from vmm.search.compiled import Loops
+    from vmm.search.tables import Tables
+
+TRIM_WHILE = 0.9
+"""Trimming goes on while it leaves less than that share of the steps."""
+
+Node = tuple[str, int, int]
+"""A local state of a task, or a content of a cell."""
+
+
+class Steps:
+    """All steps that are not optional, in the order in which they were found.
+
+    ``loops`` are compiled ones, once a search is large enough for them.
+    """
+
+    loops: Loops | None = None
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+        """Memory in use."""
+        self._ends: Flags = np.zeros(1 << 12, np.bool_)
+        self._onward: Flags = np.zeros(1 << 12, np.bool_)
+        self._chunks: list[tuple[int, npt.NDArray[Any], Numbers, npt.NDArray[Any]]] = []
+        self._deepens = True
+        """Whether each step leads to the next level, so that there is no way back."""
+
+    def add(self, base: int, sources: Ints, edges: Ints, targets: Ints, deeper: int) -> None:
+        """All steps of some states; ``sources`` count from ``base``.
+
+        The next level begins with number ``deeper``.
+        """
+        if not sources.size:
+            return
+        down = targets >= deeper
+        self._deepens = self._deepens and bool(down.all())
+        before = self._ends.nbytes + self._onward.nbytes
+        self._onward = roomier(self._onward, deeper)
+        self._onward[base + sources[down]] = True
+        chunk = _narrow(sources), targets.astype(np.int32), _narrow(edges)
+        self._chunks.append((base, *chunk))
+        now = self._ends.nbytes + self._onward.nbytes
+        self.nbytes += now - before + sum([part.nbytes for part in chunk])
+
+    def add_ends(self, states: Ints) -> None:
+        """States in which a run ends."""
+        if states.size:
+            self._ends = roomier(self._ends, int(states.max()) + 1)
+            self._ends[states] = True
+
+    def _reversed(self) -> Iterator[tuple[Ints, Numbers]]:
+        for base, sources, targets, _ in reversed(self._chunks):
+            yield base + sources.astype(np.intp), targets
+
+    # --- lost states ---
+
+    def lost(self, states: int) -> Flags | None:
+        """Those of so many states from which no end can be reached; None if there are none.
+
+        A state with a step to the next level is lost only if some state there is. So where every
+        state that is no end has one, the graph is not looked at.
+        """
+        free = roomier(self._ends, states)[:states].copy()
+        if (free | roomier(self._onward, states)[:states]).all():
+            return None
+        steps, freed = self._reversed(), 1
+        # From the last steps to the first, as most lead to the next level, until nothing changes.
+        while freed:
+            freed, left = 0, []
+            for sources, targets in steps:
+                freed += self._spread(sources, targets, free)
+                still = np.flatnonzero(~free.take(sources))
+                if still.size:
+                    left.append((sources[still], targets[still]))
+            steps = iter(left)
+        return None if free.all() else ~free
+
+    def _spread(self, sources: Numbers, targets: Numbers, free: Flags) -> int:
+        """Free the sources of steps whose targets are free; whether that changed anything."""
+        if self.loops is not None:
+            return int(self.loops.spread(sources, targets, free))
+        now_free = sources.compress(free.take(targets))
+        changed = not free.take(now_free).all()
+        free[now_free] = True
+        return int(changed)
+
+    # --- rounds ---
+
+    def lasso(self, world: World, tables: Tables, lost: Flags | None) -> Lasso | None:
+        """The fair round that is reached first, if there is any; see ``liveness.lasso``."""
+        if self._deepens:
+            return None
+        again, away = _returning(world, tables)
+        if not again.any():
+            return None
+        ways = self._ways(again, away, tables)
+        flags = None if lost is None else lost.tolist()
+        return lasso(ways, self._enabled(ways, tables), flags) if ways else None
+
+    def _ways(self, again: Flags, away: Flags, tables: Tables) -> dict[int, list[Way]]:
+        """The steps that may be part of a fair round."""
+        found = []
+        outside = np.zeros(len(self._onward) + 1, np.bool_)
+        for base, offsets, _, edges in self._chunks:
+            outside[base + offsets[away[edges]].astype(np.intp)] = True
+        for base, offsets, targets, edges in self._chunks:
+            at = np.flatnonzero(again[edges])
+            sources = base + offsets[at].astype(np.intp)
+            inside = ~(outside[sources] | outside[targets[at]])
+            at, sources = at[inside], sources[inside]
+            found.append((sources, targets[at].astype(np.intp), edges[at].astype(np.intp)))
+        kept = _trimmed(*[np.concatenate(part) for part in zip(*found, strict=True)])
+        ways: dict[int, list[Way]] = defaultdict(list)
+        for source, target, edge in zip(*[part.tolist() for part in kept], strict=True):
+            ways[source].append(Way(tables.taken[edge].task, target, edge))
+        return dict(ways)
+
+    def _enabled(self, ways: dict[int, list[Way]], tables: Tables) -> dict[int, int]:
+        """For each of these states the tasks that can step there."""
+        asked = np.zeros(len(self._onward) + 1, np.bool_)
+        asked[list(ways)] = True
+        enabled = dict.fromkeys(ways, 0)
+        for base, offsets, _, edges in self._chunks:
+            at = np.flatnonzero(asked[base + offsets.astype(np.intp)])
+            for offset, edge in zip(offsets[at].tolist(), edges[at].tolist(), strict=True):
+                enabled[base + offset] |= 1 << tables.taken[edge].task
+        return enabled
+
+
+def _narrow(numbers: Ints) -> npt.NDArray[Any]:
+    return numbers.astype(smallest_type(int(numbers.max(initial=0))))
+
+
+def _trimmed(sources: Ints, targets: Ints, edges: Ints) -> tuple[Ints, Ints, Ints]:
+    """The steps without most of those that come from nowhere or lead nowhere."""
+    states = int(max(sources.max(initial=0), targets.max(initial=0))) + 1
+    before = 2 * len(sources) + 1
+    while len(sources) < before * TRIM_WHILE:
+        before = len(sources)
+        left, reached = np.zeros(states, np.bool_), np.zeros(states, np.bool_)
+        left[sources], reached[targets] = True, True
+        kept = np.flatnonzero(reached[sources] & left[targets])
+        sources, targets, edges = sources[kept], targets[kept], edges[kept]
+    return sources, targets, edges
+
+
+# --- what the tables tell of all states at once ---
+
+
+def _returning(world: World, tables: Tables) -> tuple[Flags, Flags]:
+    """By edge: whether a round may take it, and whether its task is never there again, nor blocked.
+
+    In a round each task comes back to its local state and each cell to its content. So an edge that
+    is part of one is part of a cycle of the local states of its task, and of the contents of each
+    cell that it writes; progress and optional steps are left out. Where a task has no such edge,
+    but can always step, no round is fair to it.
+    """
+    arcs: dict[int, list[tuple[Node, Node]]] = {}
+    for number, (task, local, edge, before) in enumerate(tables.taken):
+        made = world.tasks[task]
+        if made.kind is not TaskKind.OPTIONAL and not is_progress(world, made, edge.events):
+            arcs[number] = [(("task", task, local), ("task", task, edge.following))]
+            arcs[number] += [
+                (("cell", cell, before[cell]), ("cell", cell, new)) for cell, new in edge.writes
+            ]
+    while _drop_one_way(arcs):
+        pass
+    again = np.zeros(len(tables.taken), np.bool_)
+    again[list(arcs)] = True
+    coming_back = {tables.taken[number][:2] for number in arcs}
+    away = [
+        (task, local) not in coming_back and not tables.automata[task].ops[local].may_block
+        for task, local, _, _ in tables.taken
+    ]
+    return again, np.array(away, np.bool_)
+
+
+def _drop_one_way(arcs: dict[int, list[tuple[Node, Node]]]) -> bool:
+    """Drop the edges of which some arc is on no cycle; whether there were any."""
+    following: dict[Node, list[Node]] = defaultdict(list)
+    for pairs in arcs.values():
+        for start, end in pairs:
+            following[start].append(end)
+    home = {node: number for number, part in enumerate(components(following)) for node in part}
+    dropped = [
+        number
+        for number, pairs in arcs.items()
+        if any(start not in home or home[start] != home.get(end) for start, end in pairs)
+    ]
+    for number in dropped:
+        del arcs[number]
+    return bool(dropped)
