@@ -182,7 +182,7 @@ def test_deadlock_says_who_waits_for_what() -> None:
     outcome = follow(two_locks(), "01")
     assert outcome.ending is Ending.DEADLOCK
     assert [finding.code for finding in outcome.findings] == ["deadlock/stuck"]
-    assert "left: acquire two (two is held by task 1)" in outcome.findings[0].message
+    assert "left waits to acquire two, held by right" in outcome.findings[0].message
 
 
 def test_run_gives_up_at_its_step_budget() -> None:

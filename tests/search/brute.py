@@ -31,7 +31,7 @@ class Found:
     prefixes: int = 0
 
 
-class _Memory(defaultdict[int, Any]):
+class Memory(defaultdict[int, Any]):
     """Cell values by number; cells that nobody wrote hold their initial value."""
 
     def __init__(self, world: World) -> None:
@@ -47,7 +47,7 @@ class Execution:
 
     def __init__(self, world: World, prefix: Prefix) -> None:
         self.world = world
-        self.memory = _Memory(world)
+        self.memory = Memory(world)
         self.histories: list[list[str]] = [[] for _ in world.tasks]
         self.goals: list[str] = []
         self.programs = [task.start() for task in world.tasks]

@@ -9,7 +9,7 @@ engine but the ops that programs publish.
 from collections.abc import Iterator
 from typing import Any
 
-from tests.search.brute import Choice, Execution, Prefix, _Memory
+from tests.search.brute import Choice, Execution, Memory, Prefix
 from vmm.engine.events import Goal, resolve
 from vmm.engine.ops import (
     Acquire,
@@ -66,8 +66,8 @@ class TsoExecution(Execution):
     def is_locked(self, op: Op) -> bool:
         return isinstance(op, LOCKED) or (isinstance(op, Write) and op.serialising)
 
-    def seen_by(self, task: int) -> _Memory:
-        view = _Memory(self.world)
+    def seen_by(self, task: int) -> Memory:
+        view = Memory(self.world)
         view.update(self.memory)
         view.update(self.queues[task])
         return view

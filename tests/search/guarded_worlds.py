@@ -8,7 +8,7 @@ the rule. Some locked blocks go round for ever over a guarded cell until somebod
 from random import Random
 from typing import Any
 
-from tests.search.random_worlds import BACKGROUND, HELPERS, _Author, _function
+from tests.search.random_worlds import BACKGROUND, HELPERS, _Author, function
 from vmm.engine import ops
 from vmm.engine.cells import Guard
 from vmm.engine.task import TaskKind
@@ -90,12 +90,12 @@ def guarded_world(seed: int) -> tuple[World, str]:
             kind = random.choice(list(TaskKind))
         author = _Careful(random, random.randint(5, 11) if tasks == 2 else 5, slips)
         sources.append(
-            _function(number, f"x = {number}\ny = 0\n{author.locked()}\n{author.block()}")
+            function(number, f"x = {number}\ny = 0\n{author.locked()}\n{author.block()}")
         )
         kinds.append(kind)
     if random.random() < 0.3:
         kind, body = random.choice(BACKGROUND)
-        sources.append(_function(tasks, body))
+        sources.append(function(tasks, body))
         kinds.append(kind)
     text = "\n\n".join(sources)
     world = World(f"guarded {seed}")

@@ -197,13 +197,13 @@ def random_tso_world(seed: int) -> tuple[World, str]:
             *noise[at:],
             f"await {('left', 'right')[number]}.set(3 * x + y, serialising=True)",
         ]
-        sources.append(_function(number, "\n".join(lines)))
+        sources.append(function(number, "\n".join(lines)))
     if random.random() < 0.3:
         kind, body = random.choice(BACKGROUND)
-        sources.append(_function(len(kinds), body))
+        sources.append(function(len(kinds), body))
         kinds.append(kind)
     text = "\n\n".join(sources)
-    return _build(f"random tso {seed}", text, kinds), text
+    return build(f"random tso {seed}", text, kinds), text
 
 
 def random_world(seed: int) -> tuple[World, str]:
@@ -217,20 +217,20 @@ def random_world(seed: int) -> tuple[World, str]:
         body = _Author(
             random, random.randint(4, 10) if tasks == 2 else random.randint(3, 5)
         ).block()
-        sources.append(_function(number, f"x = {number}\ny = 0\n{body}"))
+        sources.append(function(number, f"x = {number}\ny = 0\n{body}"))
     if random.random() < 0.6:
         kind, body = random.choice(BACKGROUND)
-        sources.append(_function(tasks, body))
+        sources.append(function(tasks, body))
         kinds.append(kind)
     text = "\n\n".join(sources)
-    return _build(f"random {seed}", text, kinds), text
+    return build(f"random {seed}", text, kinds), text
 
 
-def _function(number: int, body: str) -> str:
+def function(number: int, body: str) -> str:
     return f"async def task_{number}():\n{textwrap.indent(body, '    ')}"
 
 
-def _build(name: str, text: str, kinds: list[TaskKind]) -> World:
+def build(name: str, text: str, kinds: list[TaskKind]) -> World:
     world = World(name)
     scope: dict[str, Any] = {
         "c": tuple([world.cell(f"c{n}", 0) for n in range(CELLS)]),

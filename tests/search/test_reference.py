@@ -9,7 +9,7 @@ from vmm.engine.cells import Cell, CellArray
 from vmm.engine.events import Goal
 from vmm.engine.hosts import HOSTS, driver
 from vmm.engine.live import Run
-from vmm.engine.monitor import Finding, Monitor
+from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Op, atomically, choose, fence, mark, wait_until
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
@@ -90,8 +90,8 @@ def test_deadlock_of_two_locks(host: str) -> None:
     assert result.verdict is Verdict.VIOLATED
     (finding,) = result.findings
     assert finding.code == "deadlock/stuck"
-    assert "left: acquire two (two is held by task 1)" in finding.message
-    assert "right: acquire one (one is held by task 0)" in finding.message
+    assert "left waits to acquire two, held by right" in finding.message
+    assert "a cycle: left -> right -> left" in finding.message
     assert result.schedule is not None
     assert sorted(result.schedule.tasks) == [0, 1]  # one step each is enough
     outcome = replay(world, result.schedule, host)
@@ -109,7 +109,9 @@ def test_monitor_words_a_deadlock() -> None:
         name = "words"
         sees_stuck = True
 
-        def on_stuck(self, world: World, pending: tuple[Op | None, ...]) -> tuple[Finding, ...]:
+        def on_stuck(
+            self, world: World, pending: tuple[Op | None, ...], view: View
+        ) -> tuple[Finding, ...]:
             waiting = ", ".join([op.describe() for op in pending if op is not None])
             return (Finding("words/stuck", waiting, "", ""),)
 

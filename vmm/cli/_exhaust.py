@@ -142,4 +142,13 @@ def _violations(experiment: Experiment, result: Result) -> list[Violation]:
     if result.schedule is None:
         return []
     picker, steps = RecordedPicker(result.schedule), len(result.schedule.tasks)
-    return [witnessed(experiment, experiment.world(), picker, result.findings, steps=steps)]
+    return [
+        witnessed(
+            experiment,
+            experiment.world(),
+            picker,
+            result.findings,
+            steps=steps,
+            repeats_from=result.schedule.repeats_from,
+        )
+    ]

@@ -76,14 +76,15 @@ def _replayed(
 
 
 def _with_livelock(found: Violation, schedule: str) -> Violation:
-    """A finding that no step shows, but its file names: the steps that lead there are verified."""
+    """The finding as its file has it: a run cannot show that no way leads out of a livelock."""
     from vmm.report.findings import read
+    from vmm.search.liveness import is_livelock
 
     path = options.finding_file_of(schedule)
-    if found.findings or path is None:
+    if path is None or not all(map(is_livelock, found.findings)):
         return found
     kept = read(path).finding
-    return replace(found, findings=(kept,)) if kept.code.startswith("livelock/") else found
+    return replace(found, findings=(kept,)) if is_livelock(kept) else found
 
 
 def _say_diverged(at_work: Session, experiment: Experiment, host: str, error: Exception) -> None:

@@ -75,6 +75,17 @@ class Values:
         return value_key(value, self._registry, where)
 
 
+def op_key(op: object, world: World, task: Task) -> Hashable:
+    """The same for two ops that do the same; None if it is no op."""
+    if not isinstance(op, Op):
+        return None
+    operands, rest = op.operands(), None
+    if operands or op.event is not None:
+        where = f"{op.describe()} of task {task.name}"
+        rest = value_key((operands, op.event), world.registry, where)
+    return type(op), tuple([cell.index for cell in op.cells]), rest
+
+
 class Edge(NamedTuple):
     """One way in which a pending op comes out, with where that takes its task.
 
@@ -293,13 +304,7 @@ class Automaton:
             raise
 
     def _op_key(self, op: object) -> Hashable:
-        if not isinstance(op, Op):
-            return None
-        operands, rest = op.operands(), None
-        if operands or op.event is not None:
-            where = f"{op.describe()} of task {self.task.name}"
-            rest = value_key((operands, op.event), self._world.registry, where)
-        return type(op), tuple([cell.index for cell in op.cells]), rest
+        return op_key(op, self._world, self.task)
 
     # --- what went wrong ---
 

@@ -285,7 +285,7 @@ class Run:
             self.ending = self._ends[mask]
             if self.ending is Ending.DEADLOCK and self.oracles is not None:
                 pending = tuple(self.pending)
-                judged = self.oracles.stuck(pending)
+                judged = self.oracles.stuck(pending, self._view)
                 self.findings.extend(judged or [stuck(self.world, pending, self._view)])
 
     def _end_of(self, ready: list[int]) -> Ending | None:

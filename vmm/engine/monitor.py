@@ -108,7 +108,9 @@ class Monitor:
         """Judge an access that a task has published. ``view`` gives the state it waits in."""
         raise NotImplementedError
 
-    def on_stuck(self, world: World, pending: tuple[Op | None, ...]) -> tuple[Finding, ...]:
+    def on_stuck(
+        self, world: World, pending: tuple[Op | None, ...], view: View
+    ) -> tuple[Finding, ...]:
         """Judge a state that is not quiet and in which nothing can move."""
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint, Event
 from vmm.engine.monitor import Audit, Finding, Monitor, Step, View
-from vmm.engine.task import TaskKind
+from vmm.engine.waits import who_waits
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
@@ -80,25 +80,20 @@ class Oracles:
         """Judge an access as it is published."""
         return [f for m in self.on_pending for f in m.on_pending(task, op, view)]
 
-    def stuck(self, pending: tuple[Op | None, ...]) -> list[Finding]:
+    def stuck(self, pending: tuple[Op | None, ...], view: View) -> list[Finding]:
         """Judge a state that nothing leaves although it is not quiet."""
-        return [f for m in self.on_stuck for f in m.on_stuck(self.world, pending)]
+        return [f for m in self.on_stuck for f in m.on_stuck(self.world, pending, view)]
 
 
 def stuck(world: World, pending: Sequence[Op | None], view: View) -> Finding:
     """A deadlock on which no monitor has anything to say: who waits for what."""
-    cells, waits = [], []
-    for task, op in zip(world.tasks, pending, strict=True):
-        if op is not None and task.kind is not TaskKind.OPTIONAL:
-            held = ", ".join([f"{cell.name} is {cell.format(view[cell])}" for cell in op.cells])
-            waits.append(f"{task.name}: {op.describe()} ({held})")
-            cells += [cell.name for cell in op.cells]
+    waits = who_waits(world, pending, view)
     return Finding(
         code="deadlock/stuck",
-        message=f"nothing can move: {'; '.join(waits)}",
+        message=f"nothing can move: {waits.message}",
         rule="while a foreground task has not ended, some task that is not optional can move",
         source="the definition of deadlock",
-        cells=tuple(dict.fromkeys(cells)),
+        cells=waits.cells,
     )
 
 

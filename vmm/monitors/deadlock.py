@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vmm.engine.monitor import Finding, Monitor
+from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Op
+from vmm.engine.waits import who_waits
 from vmm.engine.world import World
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
@@ -15,15 +16,11 @@ class Deadlock(Monitor):
     name = "deadlock/stuck"
     sees_stuck = True
 
-    def on_stuck(self, world: World, pending: tuple[Op | None, ...]) -> tuple[Finding, ...]:
-        waiting = [
-            (task.name, op)
-            for task, op in zip(world.tasks, pending, strict=True)
-            if op is not None and op.may_block
-        ]
-        message = "; ".join([f"{name} waits to {op.describe()}" for name, op in waiting])
-        cells = [cell.name for _, op in waiting for cell in op.cells]
-        return (SPEC.finding("deadlock/stuck", message, *dict.fromkeys(cells)),)
+    def on_stuck(
+        self, world: World, pending: tuple[Op | None, ...], view: View
+    ) -> tuple[Finding, ...]:
+        waits = who_waits(world, pending, view)
+        return (SPEC.finding("deadlock/stuck", waits.message, *waits.cells),)
 
 
 def _build(world: World, vm: Vm | None) -> Deadlock:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from vmm.engine.monitor import Finding
 from vmm.engine.task import TaskKind
 from vmm.engine.trace import Ending, Outcome
+from vmm.engine.waits import waiting
 from vmm.report.phrases import intent, phrase
 from vmm.report.relevance import steps_that_matter
 from vmm.search.replay import CheckedRun
@@ -26,6 +27,8 @@ from vmm.search.replay import CheckedRun
 ARROW = "<--"
 COLUMN_MIN = 26
 """Columns narrower than this are hard to read: the tasks then share one column."""
+ROUND_MAX = 40
+"""Steps of a round that are shown: the first ones."""
 LABEL = 9
 """Width of the labels below the table."""
 
@@ -51,6 +54,8 @@ class RaceTable:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     replay: str
+    repeats_from: int | None = None
+    """The steps after so many repeat for ever."""
 
     @property
     def finding(self) -> Finding:
@@ -84,6 +89,8 @@ def race_table(
     if outcome.ending is Ending.DEADLOCK:
         violating = next(op for op in run.pending if op is not None)
     chosen = steps_that_matter(outcome.trace, findings[0], violating=violating)
+    if run.repeats_from is not None:
+        chosen = _with_round(outcome, findings[0], run.repeats_from)
     waiting = _waiting(run, outcome)
     tasks = sorted({outcome.trace[i].task.index for i in chosen} | {task for task, _ in waiting})
     column = {task: number for number, task in enumerate(tasks)}
@@ -102,7 +109,16 @@ def race_table(
         columns=tuple(run.tasks[task].name for task in tasks),
         rows=tuple(rows),
         replay=replay,
+        repeats_from=run.repeats_from,
     )
+
+
+def _with_round(outcome: Outcome, finding: Finding, first: int) -> list[int]:
+    """What matters of the steps before a round, and all of the round."""
+    before, round_ = outcome.trace[:first], range(first, len(outcome.trace))
+    if len(round_) > ROUND_MAX:
+        round_ = range(first, first + ROUND_MAX)
+    return [*steps_that_matter(before, finding, violating=outcome.trace[first].op), *round_]
 
 
 def _waiting(run: CheckedRun, outcome: Outcome) -> list[tuple[int, str]]:
@@ -113,7 +129,7 @@ def _waiting(run: CheckedRun, outcome: Outcome) -> list[tuple[int, str]]:
     if outcome.ending is not Ending.DEADLOCK:
         return []
     return [
-        (number, f"waits to {op.describe()}")
+        (number, waiting(op))
         for number, op in enumerate(run.pending)
         if op is not None and run.tasks[number].kind is not TaskKind.OPTIONAL
     ]
@@ -155,7 +171,13 @@ class _Layout:
         """The heads of the columns and all rows."""
         heads = zip(self.table.columns, self.widths, strict=False)
         head = "" if self.shared else "".join(name.ljust(width) for name, width in heads)
-        rows = [line for row in self.table.rows for line in self._row(row)]
+        rows: list[str] = []
+        repeats_from = self.table.repeats_from
+        for row in self.table.rows:
+            if repeats_from is not None and (row.number or 0) > repeats_from:
+                repeats_from = None
+                rows.append(f"{' ' * self.margin}-- from here on, for ever --")
+            rows += self._row(row)
         return [line.rstrip() for line in ([" " * self.margin + head] if head else []) + rows]
 
     def _row(self, row: Row) -> list[str]:

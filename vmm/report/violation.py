@@ -15,6 +15,7 @@ from vmm.errors import InternalError
 from vmm.report import findings as finding_files
 from vmm.report.race_table import RaceTable, race_table
 from vmm.scenario.experiment import Experiment, host_named
+from vmm.search.liveness import is_livelock
 from vmm.search.replay import CheckedRun, replay
 from vmm.strategies.recorded import RecordedPicker
 
@@ -138,10 +139,12 @@ def witnessed(
     found: tuple[Finding, ...],
     *,
     steps: int | None = None,
+    repeats_from: int | None = None,
 ) -> Violation:
     """The violation that a search found, seen by a live run under ``picker``.
 
-    ``steps``: where the schedule ends, for findings that no single step shows (livelocks).
+    ``steps``: where the schedule ends, for findings that no single step shows (livelocks);
+    ``repeats_from``: after which of them it may repeat for ever.
     Errors: InternalError, if the live run violates something else or nothing.
     """
     run = CheckedRun(
@@ -149,15 +152,16 @@ def witnessed(
         picker,
         incremental=experiment.is_long,
         step_budget=STEP_BUDGET if steps is None else steps,
+        repeats_from=repeats_from,
     )
     outcome = host_named("direct")(run)
     seen = [finding.code for finding in outcome.findings]
-    if found[0].code not in seen and not found[0].code.startswith("livelock/"):
+    if found[0].code not in seen and not is_livelock(found[0]):
         raise InternalError(
             f"the search found {found[0].code}, but a live run of its schedule shows "
             f"{' and '.join(seen) or 'nothing'}"
         )
     recorded = run.recorded(experiment.origin, outcome)
-    return Violation(
-        experiment, outcome.findings or found, recorded, outcome.steps, outcome.switches
-    )
+    # Of a livelock a run shows the round, but not whether a way leads out of it.
+    shown = found if is_livelock(found[0]) else outcome.findings
+    return Violation(experiment, shown, recorded, outcome.steps, outcome.switches)

@@ -32,7 +32,7 @@ from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
 from vmm.search.judge import NOTHING, Judge
 from vmm.search.kernels import Moves
-from vmm.search.liveness import fair, inescapable
+from vmm.search.liveness import livelock
 from vmm.search.moves import Found, TaskMoves
 from vmm.search.paths import Paths
 from vmm.search.reduction import Reduction, Runner
@@ -42,7 +42,6 @@ from vmm.search.steps import Steps
 from vmm.search.tables import Tables
 
 if TYPE_CHECKING:
-    from vmm.engine.ops import Op
     from vmm.engine.world import World
 
 CHUNK = 1 << 14
@@ -375,9 +374,9 @@ class _Search:
         self.deadlocks += len(dead)
         if dead.size and self.is_shorter(self.depth):
             row = rows.matrix[dead[0]].tolist()
-            pending = self.pending(row)
-            found = self.oracles.stuck(pending) if self.oracles is not None else []
-            found = found or [stuck(self.world, pending, self.judge.view(row))]
+            pending, view = self.pending(row), self.judge.view(row)
+            found = self.oracles.stuck(pending, view) if self.oracles is not None else []
+            found = found or [stuck(self.world, pending, view)]
             self.note(found, self.paths.to(base + int(dead[0])))
 
     def note_contents(self, ends: Matrix) -> None:
@@ -434,31 +433,17 @@ class _Search:
 
         An inescapable one comes before one that is fair only.
         """
-        lost = self.steps.lost(self.paths.count)
-        found = self.steps.lasso(self.world, self.tables, lost)
-        if found is None and lost is None:
+        found = self.steps.lasso(self.world, self.tables, self.paths.count)
+        if found is None:
             return
-        first = found.start if found is not None else int(np.argmax(lost))
-        path, row = self.paths.to(first), self.start()
+        path, row = self.paths.to(found.start), self.start()
         stem = self.runner.unfold(row, path)
-        steps = self.runner.unfold(row, path + [way.edge for way in found.round]) if found else stem
-        self.follow(row, stem)
-        pending = self.pending(row)
-        ops = self.follow(row, steps[len(stem) :])
-        finding = (inescapable if lost is not None else fair)(self.world, pending, len(stem), ops)
-        schedule = self.schedule(steps, repeats_from=len(stem) if found else None)
+        steps = self.runner.unfold(row, path + [way.edge for way in found.round])
+        self.tables.follow(row, stem)
+        pending, ops = self.pending(row), self.tables.follow(row, steps[len(stem) :])
+        finding = livelock(self.world, pending, len(stem), ops, is_lost=found.is_lost)
+        schedule = self.schedule(steps, repeats_from=len(stem) if found.round else None)
         self.first = len(steps), (finding,), schedule
-
-    def follow(self, row: list[int], edges: Sequence[int]) -> list[tuple[int, Op]]:
-        """Move the tasks along; gives who did what."""
-        done = []
-        for edge in edges:
-            task = self.tables.taken[edge].task
-            op = self.tables.op(task, row[task])
-            assert op is not None, "a finished task cannot step"
-            done.append((task, op))
-            row[task] = int(self.tables.following[edge])
-        return done
 
     # --- result ---
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from vmm.engine.events import Event, Goal
 from vmm.engine.monitor import Finding
 from vmm.engine.task import TaskKind
+from vmm.engine.waits import waiting
 
 if TYPE_CHECKING:
     from vmm.engine.ops import Op
@@ -55,10 +56,14 @@ Ways = Mapping[int, Sequence[Way]]
 
 
 class Lasso(NamedTuple):
-    """A round and the state in which it begins and ends."""
+    """A round and the state in which it begins and ends.
+
+    ``is_lost``: from there no end can be reached; then the round may be unknown.
+    """
 
     start: int
     round: tuple[Way, ...]
+    is_lost: bool
 
 
 def is_progress(world: World, task: Task, events: Iterable[Event]) -> bool:
@@ -68,8 +73,8 @@ def is_progress(world: World, task: Task, events: Iterable[Event]) -> bool:
     )
 
 
-def lasso(ways: Ways, enabled: Mapping[int, int], lost: Sequence[int] | None) -> Lasso | None:
-    """The fair round that is reached first, if there is any.
+def lasso(ways: Ways, enabled: Mapping[int, int], lost: Sequence[bool] | None) -> Lasso | None:
+    """The fair round that is reached first, if there is any; else the first lost state.
 
     ``ways`` leaves out optional steps and those that make progress; ``enabled`` is for each of its
     states the mask of the tasks that can step there, optional ones left out. ``lost`` flags the
@@ -82,9 +87,9 @@ def lasso(ways: Ways, enabled: Mapping[int, int], lost: Sequence[int] | None) ->
         if sooner and _is_fair(component, ways, enabled):
             first, within = start, component
     if first is None:
-        return None
+        return None if lost is None else Lasso(lost.index(True), (), is_lost=True)
     inside = {state: [way for way in ways[state] if way.target in within] for state in within}
-    return Lasso(first, _round(first, inside, enabled))
+    return Lasso(first, _round(first, inside, enabled), is_lost=lost is not None)
 
 
 def _is_fair(component: Collection[int], ways: Ways, enabled: Mapping[int, int]) -> bool:
@@ -171,16 +176,37 @@ def components(following: Mapping[N, Collection[N]]) -> Iterator[frozenset[N]]:
 # --- findings ---
 
 
-def inescapable(
+def is_livelock(finding: Finding) -> bool:
+    """Whether no single step shows it."""
+    return finding.code.startswith("livelock/")
+
+
+def livelock(
     world: World,
     pending: Sequence[Op | None],
-    first: int = 0,
-    round_: Sequence[tuple[int, Op]] = (),
+    first: int,
+    round_: Sequence[tuple[int, Op]],
+    *,
+    is_lost: bool,
 ) -> Finding:
-    """A state from which no quiet state can be reached, although it is no deadlock.
+    """A round of tasks and their ops that begins after ``first`` steps with those ops pending."""
+    if is_lost:
+        return _inescapable(world, pending, first, round_)
+    return Finding(
+        code="livelock/fair",
+        message=f"{_repeats(first, len(round_))}, passing nobody over, and no foreground task gets "
+        f"on: {'; '.join(_who(world, pending, round_))}",
+        rule="where no task that could always step is passed over for ever, a foreground task ends "
+        "or reaches a goal in the end",
+        source="Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981)",
+        cells=_cells(round_),
+    )
 
-    ``round_`` says how it may go on, if that is known: the tasks and their ops from step ``first``.
-    """
+
+def _inescapable(
+    world: World, pending: Sequence[Op | None], first: int, round_: Sequence[tuple[int, Op]]
+) -> Finding:
+    """A state from which no quiet state can be reached, although it is no deadlock."""
     who: Iterable[str]
     if round_:
         what = f"{_repeats(first, len(round_))}, and no quiet state can be reached from there"
@@ -201,21 +227,6 @@ def inescapable(
     )
 
 
-def fair(
-    world: World, pending: Sequence[Op | None], first: int, round_: Sequence[tuple[int, Op]]
-) -> Finding:
-    """A fair round that begins after ``first`` steps with those ops pending."""
-    return Finding(
-        code="livelock/fair",
-        message=f"{_repeats(first, len(round_))}, passing nobody over, and no foreground task gets "
-        f"on: {'; '.join(_who(world, pending, round_))}",
-        rule="where no task that could always step is passed over for ever, a foreground task ends "
-        "or reaches a goal in the end",
-        source="Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981)",
-        cells=_cells(round_),
-    )
-
-
 def _repeats(first: int, steps: int) -> str:
     if steps == 1:
         return f"step {first + 1} repeats for ever"
@@ -226,13 +237,14 @@ def _who(
     world: World, pending: Sequence[Op | None], round_: Sequence[tuple[int, Op]]
 ) -> Iterator[str]:
     """Who goes round, and who waits meanwhile."""
-    for task, waiting in zip(world.tasks, pending, strict=True):
-        ops = list(dict.fromkeys([op.describe() for number, op in round_ if number == task.index]))
+    for task, op in zip(world.tasks, pending, strict=True):
+        done = [doing.describe() for number, doing in round_ if number == task.index]
+        ops = list(dict.fromkeys(done))
         if ops:
             more = " ..." if len(ops) > OPS_SHOWN else ""
             yield f"{task.name} goes round ({', '.join(ops[:OPS_SHOWN])}{more})"
-        elif waiting is not None and task.kind is not TaskKind.OPTIONAL:
-            yield f"{task.name} waits to {waiting.describe()}"
+        elif op is not None and task.kind is not TaskKind.OPTIONAL:
+            yield f"{task.name} {waiting(op)}"
 
 
 def _cells(round_: Sequence[tuple[int, Op]]) -> tuple[str, ...]:

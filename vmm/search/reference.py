@@ -25,7 +25,7 @@ from vmm.engine.monitor import Change, Finding, Step, View
 from vmm.engine.oracles import Oracles, States, stuck
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
-from vmm.search.liveness import Way, fair, inescapable, is_progress, lasso
+from vmm.search.liveness import Way, is_progress, lasso, livelock
 from vmm.search.result import Result, Verdict
 
 if TYPE_CHECKING:
@@ -294,9 +294,9 @@ class _Search:
         self.contents[tuple(shown)] = None
         if self.is_running(locals_):
             self.deadlocks += 1
-            pending = self.pending(locals_)
-            found = self.oracles.stuck(pending) if self.oracles is not None else []
-            self.note(found or [stuck(self.world, pending, self.view(memory))], number)
+            pending, view = self.pending(locals_), self.view(memory)
+            found = self.oracles.stuck(pending, view) if self.oracles is not None else []
+            self.note(found or [stuck(self.world, pending, view)], number)
 
     def note(self, findings: Sequence[Finding], number: int, *more: Move) -> None:
         """Keep findings in a state, or behind more moves from there, if none has fewer steps."""
@@ -326,19 +326,17 @@ class _Search:
             if not is_progress(self.world, self.world.tasks[task], edge.events):
                 ways[source].append(Way(task, target, at))
         found = lasso(ways, enabled, lost if any(lost) else None)
-        if found is None and not any(lost):
+        if found is None:
             return
-        start = found.start if found else lost.index(True)
-        _, locals_, _ = next(itertools.islice(self.numbers, start, None))
-        stem, now, ops = self.path_to(start), list(locals_), []
-        round_ = [self.steps[way.edge][1] for way in found.round] if found else []
+        _, locals_, _ = next(itertools.islice(self.numbers, found.start, None))
+        stem, now, ops = self.path_to(found.start), list(locals_), []
+        round_ = [self.steps[way.edge][1] for way in found.round]
         for task, edge in round_:
             ops.append((task, self.automata[task].ops[now[task]]))
             now[task] = edge.following
-        what = inescapable if any(lost) else fair
-        finding = what(self.world, self.pending(locals_), len(stem), ops)
-        repeats_from = len(stem) if found else None
-        schedule = _schedule([*stem, *round_], repeats_from)
+        pending = self.pending(locals_)
+        finding = livelock(self.world, pending, len(stem), ops, is_lost=found.is_lost)
+        schedule = _schedule([*stem, *round_], len(stem) if round_ else None)
         self.first = len(schedule.tasks), (finding,), schedule
 
     def lost(self) -> list[bool]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vmm.engine.events import resolve
 from vmm.engine.live import STEP_BUDGET, Run
 from vmm.engine.schedule import Origin, Picker, Recorded, Schedule, check_stride, rolled, thinned
-from vmm.engine.trace import Outcome, op_tag
+from vmm.engine.trace import Ending, Outcome, op_tag
 from vmm.engine.world import World
 from vmm.errors import Diverged
+from vmm.search.rounds import Round
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell
+    from vmm.engine.ops import Op
 
 Drive = Callable[[Run], Outcome]
 """A host: drives a run to its end."""
@@ -18,7 +24,8 @@ Drive = Callable[[Run], Outcome]
 class CheckedRun(Run):
     """A live run that keeps a check of every step, or holds each against a record.
 
-    ``published`` is the task whose newly published op was the finding, if it was not a step.
+    ``published`` is the task whose newly published op was the finding, if it was not a step. The
+    steps after the first ``repeats_from`` must lead back to where they began, at the step budget.
     """
 
     def __init__(
@@ -30,11 +37,14 @@ class CheckedRun(Run):
         record: bool = False,
         step_budget: int = STEP_BUDGET,
         incremental: bool = False,
+        repeats_from: int | None = None,
     ) -> None:
         super().__init__(
             world, picker, record=record, step_budget=step_budget, incremental=incremental
         )
         self.published: int | None = None
+        self.repeats_from = repeats_from
+        self._round: Round | None = None
         self._expected = expected
         self._rolling = 0
         self._checks = bytearray()
@@ -47,7 +57,35 @@ class CheckedRun(Run):
         self._checks.append(self._rolling & 0xFF)
         if self._expected is not None:
             self._compare(self._expected, number, op.describe())
+        if self.steps == self.repeats_from:
+            self._round = Round(self)
+        if self._round is not None:
+            self._round.step(number, op)
         super().step(number)
+
+    def watch(
+        self, number: int, op: Op, result: Any, before: tuple[tuple[Cell[Any], Any], ...]
+    ) -> None:
+        """Note what the step means for the round."""
+        if self._round is not None:
+            self._round.saw(number, resolve(op.event, result))
+        super().watch(number, op, result, before)
+
+    def next(self) -> int | None:
+        """Who steps next; at the end of a round, judge it."""
+        going = self.ending is None
+        number = super().next()
+        if going and self.ending is Ending.STEP_BUDGET and self._round is not None:
+            if not self._round.is_closed():
+                assert self.repeats_from is not None
+                raise Diverged(
+                    f"the steps {self.repeats_from + 1} to {self.steps} do not lead back to where "
+                    "they began",
+                    self.steps,
+                )
+            self.findings.extend(self._round.findings())
+            self.ending = Ending.FINDING if self.findings else self.ending
+        return number
 
     def _compare(self, expected: Recorded, number: int, doing: str) -> None:
         steps, total = len(self._checks), len(expected.schedule.tasks)
@@ -76,7 +114,7 @@ class CheckedRun(Run):
         """What a token of this run, which is over, carries."""
         return Recorded(
             origin=origin,
-            schedule=Schedule(outcome.tasks, outcome.branches),
+            schedule=Schedule(outcome.tasks, outcome.branches, self.repeats_from),
             stride=check_stride(outcome.steps),
             checks=thinned(bytes(self._checks)),
             digest=outcome.digest,
@@ -104,6 +142,7 @@ def replay(
         record=record,
         incremental=incremental,
         step_budget=total,
+        repeats_from=recorded.schedule.repeats_from,
     )
     outcome = drive(run)
     if outcome.steps < total:

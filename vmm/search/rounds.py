@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vmm.engine.automaton import op_key, require_capture
 from vmm.engine.capture import capture, value_key
 from vmm.engine.task import TaskKind
-from vmm.search.liveness import fair, is_progress
+from vmm.search.liveness import is_progress, livelock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,12 +50,10 @@ class Round:
 
     def is_closed(self) -> bool:
         """Whether the run is back where the round began."""
-        made_since = self._run.world.cells[len(self._memory) :]
-        before = [
-            *self._memory,
-            *[value_key(c.initial, self._run.world.registry) for c in made_since],
-        ]
-        return before == _memory(self._run) and self._rest == _rest(self._run)
+        world = self._run.world
+        made_since = world.cells[len(self._memory) :]
+        initial = [value_key(cell.initial, world.registry) for cell in made_since]
+        return [*self._memory, *initial] == _memory(self._run) and self._rest == _rest(self._run)
 
     def findings(self) -> tuple[Finding, ...]:
         """The livelock, if the round is fair and nobody gets on in it."""
@@ -69,7 +67,7 @@ class Round:
         optional = any(run.tasks[number].kind is TaskKind.OPTIONAL for number in stepping)
         if passed_over or optional or self._gets_on:
             return ()
-        return (fair(run.world, self._pending, self._first, self._ops),)
+        return (livelock(run.world, self._pending, self._first, self._ops, is_lost=False),)
 
 
 def _memory(run: Run) -> list[Hashable]:

@@ -107,16 +107,16 @@ class Steps:
 
     # --- rounds ---
 
-    def lasso(self, world: World, tables: Tables, lost: Flags | None) -> Lasso | None:
-        """The fair round that is reached first, if there is any; see ``liveness.lasso``."""
-        if self._deepens:
+    def lasso(self, world: World, tables: Tables, states: int) -> Lasso | None:
+        """The livelock of a world with so many states, if it has any; see ``liveness.lasso``."""
+        lost = self.lost(states)
+        ways: dict[int, list[Way]] = {}
+        if not self._deepens:
+            again, away = _returning(world, tables)
+            ways = self._ways(again, away, tables) if again.any() else {}
+        if lost is None and not ways:
             return None
-        again, away = _returning(world, tables)
-        if not again.any():
-            return None
-        ways = self._ways(again, away, tables)
-        flags = None if lost is None else lost.tolist()
-        return lasso(ways, self._enabled(ways, tables), flags) if ways else None
+        return lasso(ways, self._enabled(ways, tables), None if lost is None else lost.tolist())
 
     def _ways(self, again: Flags, away: Flags, tables: Tables) -> dict[int, list[Way]]:
         """The steps that may be part of a fair round."""

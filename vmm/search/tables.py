@@ -76,6 +76,17 @@ class Tables:
         """What a task waits to do in the local state of that number."""
         return self.automata[task].ops[number - 1] if number else None
 
+    def follow(self, row: list[int], edges: Sequence[int]) -> list[tuple[int, Op]]:
+        """Move the tasks of a row along a path of edges; gives who did what."""
+        done = []
+        for edge in edges:
+            task = self.taken[edge].task
+            op = self.op(task, row[task])
+            assert op is not None, "a finished task cannot step"
+            done.append((task, op))
+            row[task] = int(self.following[edge])
+        return done
+
     def initial(self, cell: int) -> int:
         """The value id of a cell that nobody has written."""
         made = self._world.cells[cell]
