@@ -69,9 +69,9 @@ class Steps:
             self._ends = roomier(self._ends, int(states.max()) + 1)
             self._ends[states] = True
 
-    def _reversed(self) -> Iterator[tuple[Ints, Numbers]]:
+    def _reversed(self) -> Iterator[tuple[Numbers, Numbers]]:
         for base, sources, targets, _ in reversed(self._chunks):
-            yield base + sources.astype(np.intp), targets
+            yield sources.astype(np.int32) + np.int32(base), targets
 
     # --- lost states ---
 
