@@ -16,7 +16,7 @@ from vmm.engine.world import ModelObject, World
 from vmm.hw.access import LOAD, STORE, AccessKind
 from vmm.hw.events import TlbFlush, WalkRead
 from vmm.hw.paging import HOST, PagingRegisters
-from vmm.hw.pcpu import Boundary, Irq, Pcpu
+from vmm.hw.pcpu import Boundary, Ipi, Irq, Pcpu
 from vmm.hw.tlb import TlbEntry
 from vmm.units import ENTRY_BYTES, Gva, Pfn
 from vmm.workload.tables import GuestTables, fault_code
