@@ -20,6 +20,7 @@ SCENARIO = Scenario(
     machine=MachineConfig(
         spaces={"A": {DATA: page(2)}, "B": {}}, starts=("A", "B"), features=("mmu-reload",)
     ),
+    modes=("4-level",),  # the root that the host zaps is its level-4 table
     goals=("root in use zapped", "invalid root freed", "entry cancelled"),
     bugs=("zapped-root-lookup",),
 )

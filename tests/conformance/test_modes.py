@@ -14,6 +14,9 @@ from vmm.search.result import Verdict
 QUICK = ("stale-gpte", "emulated-write-order", "real-mode-writes-tables")
 """Scenarios of a few thousand states, searched in all modes by default."""
 
+FREES_NO_TABLE = ("two-phase-zap", "zap-against-fault")
+"""They zap a level-2 table, which in 32-bit and PAE modes is a root in use, hence never freed."""
+
 CASES = [
     pytest.param(loaded, mode, marks=() if loaded.slug in QUICK else pytest.mark.slow)
     for loaded in catalogue.searchable()
@@ -43,6 +46,8 @@ def test_scenario_is_clean_in_every_mode(loaded: LoadedScenario, mode: str) -> N
 @pytest.mark.parametrize("mode", ["32-bit", "pae", "5-level"])
 def test_bugs_show_in_every_mode(loaded: LoadedScenario, bug: str, mode: str) -> None:
     if mode not in loaded.scenario.modes:
-        pytest.skip("the scenario is about one mode")
+        pytest.skip("the scenario makes no sense there")
+    if loaded.slug in FREES_NO_TABLE and mode in ("32-bit", "pae"):
+        pytest.skip("nothing is freed there, so nothing is freed too early")
     made = prepare(loaded, params={**loaded.scenario.small, "mode": mode}, bugs=[bug])
     assert search(made.world()).verdict is Verdict.VIOLATED
