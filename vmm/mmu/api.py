@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vmm.engine.events import Event
 from vmm.hw.control import PDPTE_SHIFT
-from vmm.units import Gfn, Gpa, Gva
+from vmm.units import Gfn, Gpa, Gva, Pfn
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
@@ -120,3 +120,12 @@ class ShadowPageInvalid(Event, frozen=True):
 
     page: int
     gfn: Gfn
+
+
+class LocklessRead(Event, frozen=True):
+    """KVM read an entry of the shadow page in host frame ``table`` without mmu_lock."""
+
+    vcpu: int
+    table: Pfn
+    gva: Gva
+    level: int

@@ -6,6 +6,7 @@ from vmm.engine.events import Event
 from vmm.engine.monitor import Monitor, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import Access, GiveBack, Take, WalkRead
+from vmm.mmu.api import LocklessRead
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
 
@@ -16,7 +17,7 @@ class HostIsolation(Monitor):
     """The state is the host pages that are given back and not handed out again."""
 
     name = "isolation/page-given-back"
-    events = (Access, WalkRead, GiveBack, Take)
+    events = (Access, WalkRead, LocklessRead, GiveBack, Take)
 
     def initial(self) -> Pfns:
         return ()
@@ -39,6 +40,11 @@ class HostIsolation(Monitor):
                 message = (
                     f"the walker of pCPU {pcpu} reads level {level} for gva {gva:#x} in host page "
                     f"{table:#x}, a shadow page that was given back"
+                )
+            case LocklessRead(vcpu, table, gva, level) if table in state:
+                message = (
+                    f"vCPU {vcpu} reads level {level} for gva {gva:#x} without mmu_lock in host "
+                    f"page {table:#x}, a shadow page that was given back"
                 )
             case _:
                 return state, ()

@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 
 
 class Mode(enum.Enum):
-    """What KVM publishes of a vCPU. EXITING comes with the feature ``vcpu-mode``.
+    """What KVM publishes of a vCPU.
 
-    Source: KVM d9e368d612 (2007, ``guest_mode``), 6b7e2d0991 (2011).
+    EXITING comes with the feature ``vcpu-mode``, READING with ``lockless-walk``.
+
+    Source: KVM d9e368d612 (2007, ``guest_mode``), 6b7e2d0991 (2011), c142786c62 (2012).
     """
 
     OUTSIDE_GUEST_MODE = "outside guest mode"
     IN_GUEST_MODE = "in guest mode"
     EXITING_GUEST_MODE = "exiting guest mode"
+    READING_SHADOW_PAGE_TABLES = "reading shadow page tables"
 
 
 def _format_root(root: Root) -> str:

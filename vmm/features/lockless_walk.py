@@ -1,0 +1,97 @@
+"""The lockless walk: a vCPU reads the shadow without mmu_lock, and no page is freed under it.
+
+    vCPU 0 (walks)                         vCPU 1 or host (zaps page S)
+    interrupts off
+    mode0 := READING_SHADOW_PAGE_TABLES
+    full barrier
+    reads an spte: points to S
+                                           acquire mmu_lock; unlink S
+                                           flush: mode0 is not OUTSIDE, so IPI, wait
+    reads S
+    mode0 := OUTSIDE; interrupts on
+    takes the IPI: acknowledged
+                                           S goes back to the pool
+
+The walker is protected by what protects the processor's own walks: pages are freed after a flush,
+and a flush waits for everybody who is in the guest, or reads like one. Interrupts stay off for the
+whole walk, so that the IPI is not acknowledged before its end.
+
+Here each fault looks first whether the shadow permits the access by now, since another vCPU may
+have fixed it; such a fault is spurious. KVM of 3.6 walked for MMIO and for fast page faults; the
+check for spurious faults of shadow paging came later, so this use of the walk is the model's.
+
+Source: KVM c142786c62 (2012), in place of the RCU scheme of c2a2ac2b56 (2011); locking.rst.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm.bits import P, U, W, combine, frame_of
+from vmm.engine.ops import mark
+from vmm.features import Feature
+from vmm.hw.access import AccessKind, GuestFault
+from vmm.hw.paging import grants
+from vmm.hw.pcpu import Irq
+from vmm.mmu import fault
+from vmm.mmu.api import NO_PAGE, FaultResult, LocklessRead
+from vmm.mmu.role import shadow_controls
+from vmm.units import Gva, table_index
+from vmm.vcpu.vcpu import Mode, Vcpu
+
+if TYPE_CHECKING:
+    from vmm.mmu.api import VcpuState
+
+
+class PageFault(fault.PageFault):
+    """Looks at the shadow before it takes the lock."""
+
+    async def page_fault(
+        self, vcpu: VcpuState, gva: Gva, kind: AccessKind
+    ) -> FaultResult | GuestFault:
+        """A spurious fault ends here."""
+        assert isinstance(vcpu, Vcpu)
+        await self.walk_begin(vcpu)
+        rights = await self.walk_lockless(vcpu, gva)
+        await self.walk_end(vcpu)
+        registers = await vcpu.registers
+        if rights is not None and grants(rights, kind, shadow_controls(registers.controls)):
+            await mark("spurious fault")
+            return FaultResult.RESUME
+        return await super().page_fault(vcpu, gva, kind)
+
+    async def walk_begin(self, vcpu: Vcpu) -> None:
+        """From here on no shadow page is freed."""
+        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.mode.set(Mode.READING_SHADOW_PAGE_TABLES, serialising=True)
+
+    async def walk_lockless(self, vcpu: Vcpu, gva: Gva) -> int | None:
+        """The rights of the shadow's translation; None if there is none. Holds: nothing."""
+        root, rights = await vcpu.root, W | U
+        number = root.page(gva) if root.pages else NO_PAGE
+        if number == NO_PAGE:
+            return None
+        page = self.mmu.cache.pages[number]
+        for level in range(root.level, 0, -1):
+            event = LocklessRead(vcpu.number, page.pfn, gva, level)
+            spte = await page[table_index(gva, level)].read(event=event)
+            if not spte & P:
+                return None
+            rights = combine(rights, spte)
+            if level > 1:
+                page = self.mmu.cache.page_at(frame_of(spte))
+        return rights
+
+    async def walk_end(self, vcpu: Vcpu) -> None:
+        """Pages that were read may be freed again."""
+        await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
+        await vcpu.pcpu.irq.set(Irq.ON)
+
+
+SPEC = Feature(
+    title="vCPUs walk the shadow without mmu_lock; flushes wait for them",
+    source="KVM c142786c62 (3.5); locking.rst",
+    since="3.5",
+    eras=("3.6", "5.15", "2026"),
+    needs=("vcpu-mode",),
+)
