@@ -21,10 +21,10 @@ SCENARIO = Scenario(
     machine=MachineConfig(
         spaces={"A": {DATA: page(2), OTHER: page(3)}}, features=("lockless-walk",)
     ),
-    parameters=(Parameter("loads", 6, "loads of each vCPU", minimum=1, maximum=64),),
+    parameters=(Parameter("rounds", 12, "loads of each vCPU, and zaps", minimum=1, maximum=64),),
     goals=("zapped", "spurious fault"),
     bugs=("lockless-walk-free",),
-    small={"loads": 1},
+    small={"rounds": 1},
 )
 
 
@@ -35,11 +35,12 @@ async def build_the_tables(cpu: Guest) -> None:
 
 @SCENARIO.vcpu()
 async def faults(cpu: Guest) -> None:
-    for n in range(int(cpu.params["loads"])):
+    for n in range(int(cpu.params["rounds"])):
         await cpu.load(DATA if n % 2 == 0 else OTHER)
 
 
 @SCENARIO.host("alias")
 async def zaps(host: Host) -> None:
-    await host.zap_table(MIDDLE_TABLE)
+    for _ in range(int(host.params["rounds"])):
+        await host.zap_table(MIDDLE_TABLE)
     await host.mark("zapped")

@@ -88,7 +88,7 @@ class PublishedLate(lockless_walk.PageFault):
     """Says that it reads when it is done."""
 
     async def walk_begin(self, vcpu: Vcpu) -> None:
-        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.pcpu.interrupts_off()
 
     async def walk_end(self, vcpu: Vcpu) -> None:
         await vcpu.mode.set(Mode.READING_SHADOW_PAGE_TABLES)

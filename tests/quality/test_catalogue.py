@@ -24,8 +24,8 @@ from vmm.strategies.random import RandomPicker
 QUICK = ("stale-gpte", "emulated-write-order", "notifier-retry")
 """Scenarios of a few thousand states; the reference search takes seconds for the others."""
 FOUND_WITHIN = 1_000
-LONG_WINDOW = ("dirty-log-late-flush", "notifier-late-flush")
-"""One task must do a whole fault while another one waits: too rare if every step may switch."""
+LONG_WINDOW = ("dirty-log-late-flush", "lockless-walk-free", "notifier-late-flush")
+"""One task must do a whole fault or zap while another waits: too rare if every step may switch."""
 STEPS_IN_VAIN = 20_000
 """A hundred times as many as the programs of a livelock's scenario need."""
 TWIN_EXECUTIONS, TWIN_EXECUTIONS_SLOW = 100, 10_000

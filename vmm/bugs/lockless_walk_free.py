@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from vmm.bugs import Bug
 from vmm.features import lockless_walk
-from vmm.hw.pcpu import Irq
 from vmm.vcpu.vcpu import Vcpu
 
 
@@ -22,7 +21,7 @@ class PageFault(lockless_walk.PageFault):
 
     async def walk_begin(self, vcpu: Vcpu) -> None:
         """The fix publishes READING_SHADOW_PAGE_TABLES, and waits for the store."""
-        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.pcpu.interrupts_off()
 
 
 SPEC = Bug(

@@ -32,7 +32,6 @@ from vmm.engine.ops import mark
 from vmm.features import Feature
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.paging import grants
-from vmm.hw.pcpu import Irq
 from vmm.mmu import fault
 from vmm.mmu.api import NO_PAGE, FaultResult, LocklessRead
 from vmm.mmu.role import shadow_controls
@@ -62,7 +61,7 @@ class PageFault(fault.PageFault):
 
     async def walk_begin(self, vcpu: Vcpu) -> None:
         """From here on no shadow page is freed."""
-        await vcpu.pcpu.irq.set(Irq.OFF)
+        await vcpu.pcpu.interrupts_off()
         await vcpu.mode.set(Mode.READING_SHADOW_PAGE_TABLES, serialising=True)
 
     async def walk_lockless(self, vcpu: Vcpu, gva: Gva) -> int | None:
@@ -85,7 +84,7 @@ class PageFault(fault.PageFault):
     async def walk_end(self, vcpu: Vcpu) -> None:
         """Pages that were read may be freed again."""
         await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
-        await vcpu.pcpu.irq.set(Irq.ON)
+        await vcpu.pcpu.interrupts_on()
 
 
 SPEC = Feature(
