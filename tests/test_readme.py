@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests import catalogue
+from tests.names import resolve
 
 ROOT = Path(__file__).parent.parent
 ROW = re.compile(r"^\| (\d+) \| ([0-9a-f]{10}) \| (.+?) \| (.+?) \| (.*?) ?\|$", re.MULTILINE)
@@ -60,20 +60,6 @@ def test_what_shows_it_exists(row: Row) -> None:
             assert test in top_level(ROOT / "tests" / path), name
         else:
             assert name.replace("_", "-") in [loaded.slug for loaded in catalogue.scenarios()]
-
-
-def resolve(place: str) -> object:
-    """What a dotted name stands for: a module, and names in it."""
-    module = place
-    names: list[str] = []
-    while not (ROOT / f"{module.replace('.', '/')}.py").exists():
-        module, _, name = module.rpartition(".")
-        assert module, f"{place} is no module of vmm"
-        names.insert(0, name)
-    found: object = importlib.import_module(module)
-    for name in names:
-        found = getattr(found, name)
-    return found
 
 
 def top_level(path: Path) -> list[str]:
