@@ -32,10 +32,10 @@ demo: setup ## find a real KVM race under a fixed seed, then show that the fix e
 	$(BIN)/vmm run scenarios/stale_gpte.py --seed $(SEED)
 
 test: lint ## lint, then run every test that is not marked slow
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-slow: setup ## run the long checks
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto -m slow
 
 walker-truth: setup ## a million random accesses in each paging mode against an emulated x86
 	$(BIN)/python -m tests.hw.truth

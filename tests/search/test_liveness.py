@@ -25,7 +25,7 @@ from vmm.search.replay import CheckedRun
 from vmm.search.result import Result
 from vmm.strategies.recorded import RecordedPicker
 
-SEEDS = range(160)
+SEEDS = range(80)
 STATES_MAX = 250
 CODES = (None, "deadlock/stuck", "livelock/inescapable", "livelock/fair")
 SEARCHES: tuple[Callable[..., Result], ...] = (

@@ -21,7 +21,7 @@ from vmm.scenario.loading import load
 from vmm.search.exhaustive import search
 from vmm.search.result import Result, Verdict
 
-SEEDS = range(120)
+SEEDS = range(60)
 
 
 def contents(result: Result) -> Counter[str]:
