@@ -1,16 +1,22 @@
-"""The README's table of the series: 33 rows whose places and tests exist."""
+"""What the README shows is what happens, and what its table of the series names exists."""
 
 from __future__ import annotations
 
 import ast
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
+from click.testing import CliRunner
 
+import vmm.bugs
 from tests import catalogue
 from tests.names import resolve
+from vmm.cli import main
 
 ROOT = Path(__file__).parent.parent
 ROW = re.compile(r"^\| (\d+) \| ([0-9a-f]{10}) \| (.+?) \| (.+?) \| (.*?) ?\|$", re.MULTILINE)
@@ -26,9 +32,55 @@ class Row(NamedTuple):
     shown: str
 
 
+README = (ROOT / "README.md").read_text("utf-8")
+
+
 def rows() -> list[Row]:
-    text = (ROOT / "README.md").read_text("utf-8")
-    return [Row(int(number), *cells) for number, *cells in ROW.findall(text)]
+    return [Row(int(number), *cells) for number, *cells in ROW.findall(README)]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = "".join(blocks("sh")).splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.startswith("vmm ")]
+
+
+def test_the_demo_prints_the_race_table() -> None:
+    (table,) = blocks("text")
+    printed = (
+        CliRunner().invoke(main, ["run", "stale_gpte", "--bug", "stale-gpte", "--seed", "1"]).output
+    )
+    *lines, replay = table.splitlines()
+    assert "\n".join(lines) in printed
+    assert replay.removesuffix("...") in printed
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_has_options_that_exist(command: str) -> None:
+    _, name, *args = shlex.split(command)
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    found.make_context(name, args)
+
+
+def test_the_scenario_is_clean_and_reaches_its_goal(tmp_path: Path) -> None:
+    (scenario,) = [text for text in blocks("python") if "SCENARIO =" in text]
+    (tmp_path / "mine.py").write_text(scenario)
+    done = CliRunner().invoke(main, ["explore", str(tmp_path / "mine.py")])
+    assert done.exit_code == 0, done.output
+
+
+def test_the_bug_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bug,) = [text for text in blocks("python") if "SPEC = Bug" in text]
+    (tmp_path / "of_the_readme.py").write_text(bug)
+    monkeypatch.setattr(vmm.bugs, "__path__", [*vmm.bugs.__path__, str(tmp_path)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    args = ["run", "stale_gpte", "--bug", "of-the-readme", "--seed", "1"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 1, done.output
 
 
 EACH_ROW = pytest.mark.parametrize("row", rows(), ids=lambda row: str(row.number))
