@@ -31,7 +31,7 @@ class Guard(enum.Enum):
     FULL = "guarded"
     """Reads and writes need the lock."""
     WRITE = "write guarded"
-    """Writes need the lock; reads may race with them and are marked."""
+    """Stores need the lock. Reads and compare-and-swaps may race with them and are marked."""
 
 
 class Cell(Generic[V]):

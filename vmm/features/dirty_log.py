@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vmm.engine.world import World
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
-    from vmm.mmu.shadow_page import ShadowPage
+    from vmm.mmu.shadow_page import ShadowPage, SpteRef
 
 Gfns = tuple[int, ...]
 
@@ -54,6 +54,13 @@ class DirtyLogRead(Event, frozen=True):
     """KVM_GET_DIRTY_LOG returned these frames."""
 
     gfns: Gfns
+
+
+class LocklessWritable(Event, frozen=True):
+    """A vCPU made a frame writable without mmu_lock; it logs it before it enters the guest."""
+
+    vcpu: int
+    gfn: Gfn
 
 
 class Memslots(memslots.Memslots):
@@ -121,8 +128,12 @@ class Host(host.Host):
         lost = False
         for gfn in gfns:
             for ref in await self.vm.mmu.rmap.chains[Gfn(gfn)]:
-                lost = await self.vm.mmu.shadowing.clear_writable(ref) or lost
+                lost = await self.clear_dirty(ref) or lost
         return lost
+
+    async def clear_dirty(self, ref: SpteRef) -> bool:
+        """Take W from one spte; the result says whether it had it."""
+        return await self.vm.mmu.shadowing.clear_writable(ref)
 
 
 def slots_of(mmu: ShadowMmu) -> Memslots:

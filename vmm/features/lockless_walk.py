@@ -25,7 +25,7 @@ Source: KVM c142786c62 (2012), in place of the RCU scheme of c2a2ac2b56 (2011); 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmm.bits import P, U, W, combine, frame_of
 from vmm.engine.ops import mark
@@ -42,6 +42,15 @@ if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
 
 
+class LocklessLeaf(NamedTuple):
+    """What a lockless walk ended at: an spte as it was read, and the rights of the whole walk."""
+
+    page: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, of no use here
+    spte: int
+    rights: int
+
+
 class PageFault(fault.PageFault):
     """Looks at the shadow before it takes the lock."""
 
@@ -51,35 +60,45 @@ class PageFault(fault.PageFault):
         """A spurious fault ends here."""
         assert isinstance(vcpu, Vcpu)
         await self.walk_begin(vcpu)
-        rights = await self.walk_lockless(vcpu, gva)
+        leaf = await self.walk_lockless(vcpu, gva)
+        fixed = leaf is not None and await self.fix_lockless(vcpu, leaf, gva, kind)
         await self.walk_end(vcpu)
-        registers = await vcpu.registers
-        if rights is not None and grants(rights, kind, shadow_controls(registers.controls)):
-            await mark("spurious fault")
+        if fixed:
             return FaultResult.RESUME
         return await super().page_fault(vcpu, gva, kind)
+
+    async def fix_lockless(
+        self, vcpu: Vcpu, leaf: LocklessLeaf, gva: Gva, kind: AccessKind
+    ) -> bool:
+        """Whether the access is permitted by now. Between ``walk_begin`` and ``walk_end``."""
+        registers = await vcpu.registers
+        if not grants(leaf.rights, kind, shadow_controls(registers.controls)):
+            return False
+        await mark("spurious fault")
+        return True
 
     async def walk_begin(self, vcpu: Vcpu) -> None:
         """From here on no shadow page is freed."""
         await vcpu.pcpu.interrupts_off()
         await vcpu.mode.set(Mode.READING_SHADOW_PAGE_TABLES, serialising=True)
 
-    async def walk_lockless(self, vcpu: Vcpu, gva: Gva) -> int | None:
-        """The rights of the shadow's translation; None if there is none. Holds: nothing."""
+    async def walk_lockless(self, vcpu: Vcpu, gva: Gva) -> LocklessLeaf | None:
+        """The leaf of the shadow's translation; None if there is none. Holds: nothing."""
         root, rights = await vcpu.root, W | U
         number = root.page(gva) if root.pages else NO_PAGE
         if number == NO_PAGE:
             return None
-        page = self.mmu.cache.pages[number]
+        page, index, spte = self.mmu.cache.pages[number], 0, 0
         for level in range(root.level, 0, -1):
             event = LocklessRead(vcpu.number, page.pfn, gva, level)
-            spte = await page[table_index(gva, level)].read(event=event)
+            index = table_index(gva, level)
+            spte = await page[index].read(event=event)
             if not spte & P:
                 return None
             rights = combine(rights, spte)
             if level > 1:
                 page = self.mmu.cache.page_at(frame_of(spte))
-        return rights
+        return LocklessLeaf(page.number, index, spte, rights)
 
     async def walk_end(self, vcpu: Vcpu) -> None:
         """Pages that were read may be freed again."""

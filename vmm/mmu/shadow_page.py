@@ -86,6 +86,14 @@ class ShadowPage(ModelObject):
         """
         await atomically(_store, (self[index], self.present), index, spte, event=event)
 
+    async def exchange(self, index: int, old: int, new: int) -> int:
+        """Store ``new`` over ``old``, which the caller has read; gives what it replaced.
+
+        Holds: mmu_lock. Without features nobody else writes sptes, so that is ``old``.
+        """
+        await self.set_spte(index, new)
+        return old
+
 
 def make_spte_array(world: World, lock: Lock) -> CellArray[SpteRef, int]:
     """The sptes of all shadow pages of a VM."""

@@ -67,10 +67,10 @@ class SetSpte(ModelObject):
         moves = frame_of(old) != frame_of(new)
         if old & P and (moves or not new & P):
             await self.mmu.rmap.remove(self.gfn(old), ref)
-        await page.set_spte(index, new)
+        replaced = await page.exchange(index, old, new)
         if new & P and (moves or not old & P):
             await self.rmap_add(me, new, ref)
-        if loses_rights(old, new):
+        if loses_rights(replaced, new):
             await self.mmu.flusher.flush_remote(me)
 
     async def rmap_add(self, me: VcpuState | None, new: int, ref: SpteRef) -> None:

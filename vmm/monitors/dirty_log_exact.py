@@ -5,46 +5,55 @@ from __future__ import annotations
 from vmm.engine.events import Event
 from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
 from vmm.engine.world import World
-from vmm.features.dirty_log import DirtyLogRead, DirtyLogTaken, Memslots
+from vmm.features.dirty_log import DirtyLogRead, DirtyLogTaken, LocklessWritable, Memslots
 from vmm.hw.events import Access
 from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
+from vmm.vcpu.events import Enter
 from vmm.vcpu.vcpu import Vm
 
 Gfns = tuple[int, ...]
-State = tuple[Gfns, Gfns]
+Owed = tuple[tuple[int, int], ...]
+State = tuple[Gfns, Gfns, Owed]
 
 
 class DirtyLogExact(Monitor):
-    """The state is (frames written and not told yet, frames that are being told).
+    """The state is (frames written and not told yet, frames that are being told, frames owed).
 
-    Userspace copies a page after it is told, so writes during the call are covered by it.
+    Userspace copies a page after it is told, so writes during the call are covered by it. A frame
+    that a vCPU made writable without the lock is owed by it (vCPU, gfn) until it enters the guest:
+    others may write the frame before it is logged, and are told of one reading later.
     """
 
     name = "dirty-log/write-lost"
-    events = (Access, DirtyLogTaken, DirtyLogRead)
+    events = (Access, DirtyLogTaken, DirtyLogRead, LocklessWritable, Enter)
 
     def __init__(self, slots: Memslots) -> None:
         self.slots = slots
 
     def initial(self) -> State:
-        return (), ()
+        return (), (), ()
 
     def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del step
-        untold, telling = state
+        untold, telling, owed = state
         match event:
             case DirtyLogTaken(gfns):
-                return (untold, gfns), ()
+                return (untold, gfns, owed), ()
             case DirtyLogRead(gfns):
                 untold = tuple([gfn for gfn in untold if gfn not in gfns])
                 telling = ()
+            case LocklessWritable(vcpu, gfn):
+                return (untold, telling, (*owed, (vcpu, gfn))), ()
+            case Enter(vcpu) if any(debtor == vcpu for debtor, _ in owed):
+                owed = tuple([debt for debt in owed if debt[0] != vcpu])
             case Access(_, _, pfn, True) if (gfn := gfn_of(pfn)) not in untold:
                 untold = tuple(sorted((*untold, gfn)))
             case _:
                 return state, ()
-        lost = [g for g in untold if g not in telling and g not in view[self.slots.dirty]]
-        return (untold, telling), tuple([self._finding(gfn) for gfn in lost])
+        known = (*telling, *view[self.slots.dirty], *[gfn for _, gfn in owed])
+        lost = [gfn for gfn in untold if gfn not in known]
+        return (untold, telling, owed), tuple([self._finding(gfn) for gfn in lost])
 
     def _finding(self, gfn: int) -> Finding:
         return SPEC.finding(

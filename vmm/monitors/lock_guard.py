@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmm.engine.cells import Guard
 from vmm.engine.monitor import Finding, Monitor, View
-from vmm.engine.ops import Op
+from vmm.engine.ops import Cas, Op
 from vmm.engine.task import Task
 from vmm.engine.tso import Drain, seen_by
 from vmm.engine.world import World
@@ -29,7 +29,8 @@ class LockGuard(Monitor):
             owner = seen_by(task, lock, view)
             if owner == task.index + 1:
                 continue
-            if cell.guard is Guard.FULL or (cell.guard is Guard.WRITE and cell in op.written):
+            stores = cell in op.written and not isinstance(op, Cas)
+            if cell.guard is Guard.FULL or (cell.guard is Guard.WRITE and stores):
                 found.append(
                     SPEC.finding(
                         "lock/unguarded",
@@ -50,6 +51,6 @@ def _build(world: World, vm: Vm | None) -> LockGuard | None:
 SPEC = Oracle(
     title="guarded cells are touched only by the holder of their lock",
     source="Documentation/virt/kvm/locking.rst; Savage et al., Eraser (1997)",
-    rule="a guarded cell is accessed, and a write-guarded one written, only under its lock",
+    rule="a guarded cell is accessed, and a write-guarded one stored to, only under its lock",
     build=_build,
 )
