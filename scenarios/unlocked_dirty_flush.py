@@ -25,10 +25,13 @@ SCENARIO = Scenario(
         starts=("A", "R"),
         features=("unlocked-dirty-flush",),
     ),
-    parameters=(Parameter("stores", 6, "stores of vCPU 1 to the page", minimum=1, maximum=64),),
+    parameters=(
+        Parameter("stores", 24, "stores of vCPU 1 to the page", minimum=1, maximum=64),
+        Parameter("readings", 6, "readings of the dirty log", minimum=1, maximum=64),
+    ),
     goals=("dirty page write-protected", "mapped table write-protected", "store emulated"),
     bugs=("flush-test-writable-bit",),
-    small={"stores": 1},
+    small={"stores": 1, "readings": 1},
 )
 
 
@@ -55,4 +58,5 @@ async def writes_it(cpu: Guest) -> None:
 
 @SCENARIO.host("migrate")
 async def reads_the_log(host: Host) -> None:
-    await host.get_dirty_log()
+    for _ in range(int(host.params["readings"])):
+        await host.get_dirty_log()

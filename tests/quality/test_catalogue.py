@@ -24,8 +24,15 @@ from vmm.strategies.random import RandomPicker
 QUICK = ("stale-gpte", "emulated-write-order", "notifier-retry")
 """Scenarios of a few thousand states; the reference search takes seconds for the others."""
 FOUND_WITHIN = 1_000
-LONG_WINDOW = ("dirty-log-late-flush", "lockless-walk-free", "notifier-late-flush")
+LONG_WINDOW = (
+    "dirty-log-late-flush",
+    "flush-test-writable-bit",
+    "lockless-walk-free",
+    "notifier-late-flush",
+)
 """One task must do a whole fault or zap while another waits: too rare if every step may switch."""
+ONE_STEP_WINDOW = ("volatile-spte-store",)
+"""Another vCPU must fix a fault, enter and store between two steps of one task: not sampled."""
 STEPS_IN_VAIN = 20_000
 """A hundred times as many as the programs of a livelock's scenario need."""
 TWIN_EXECUTIONS, TWIN_EXECUTIONS_SLOW = 100, 10_000
@@ -71,7 +78,7 @@ def test_reference_search_agrees(loaded: LoadedScenario) -> None:
     )
 
 
-@EACH_BUG
+@pytest.mark.parametrize("bug", [bug for bug in catalogue.bugs() if bug not in ONE_STEP_WINDOW])
 def test_random_schedules_find_the_bug(bug: str) -> None:
     """Within a thousand executions; most bugs take fewer than a hundred."""
     if catalogue.is_livelock(bug):
