@@ -19,7 +19,7 @@ SCENARIO = Scenario(
     source="KVM 8a7ae055f3 (2008, partial swapping); Intel SDM vol. 3, 4.10.4.4",
     machine=MachineConfig(spaces={"A": {DATA: page(FRAME)}}, features=("host-paging",)),
     goals=("page given back",),
-    bugs=("remote-flush-missing",),
+    bugs=("remote-flush-missing", "page-freed-before-flush"),
 )
 
 

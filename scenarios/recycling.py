@@ -24,7 +24,7 @@ SCENARIO = Scenario(
     ),
     modes=("4-level", "5-level"),  # other guests pin four roots each, or need fewer pages
     goals=("pages recycled", "root in use zapped"),
-    bugs=("remote-flush-missing",),
+    bugs=("remote-flush-missing", "recycle-under-walk"),
 )
 
 

@@ -28,7 +28,7 @@ from vmm.cli._output import Session
         ("run lost_update -p unit=hundreds", "must be one of ones, tens"),
         ("run lost_update -p tasks", "write -p NAME=VALUE"),
         ("run lost_update --bug stale-gpte", "builds its world by hand"),
-        ("run stale_gpte --bug stale-gpt", "unknown bug 'stale-gpt': did you mean stale-gpte?"),
+        ("run stale_gpte --bug stale-gpt", "unknown bug 'stale-gpt': did you mean stale-gpte"),
         ("run stale_gpte --era 2.4.0", "unknown era '2.4.0'"),
         ("run lost_update --seed x", "'x' is not a valid integer"),
         ("run lost_update --sede 1", "No such option '--sede'"),

@@ -27,8 +27,11 @@ FOUND_WITHIN = 1_000
 LONG_WINDOW = (
     "dirty-log-late-flush",
     "flush-test-writable-bit",
+    "huge-page-overwrite",
+    "januscape",
     "lockless-walk-free",
     "notifier-late-flush",
+    "wrong-gfn-child",
 )
 """One task must do a whole fault or zap while another waits: too rare if every step may switch."""
 ONE_STEP_WINDOW = ("volatile-spte-store",)

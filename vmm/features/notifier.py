@@ -106,8 +106,12 @@ class Host(host_paging.Host):
         """From here on no fault maps a page, and no spte or TLB holds one of the range."""
         async with self.vm.mmu.lock:
             await self._slots.count.update(_add, 1)
-            for gfn in range(first, first + frames):
-                await self.vm.mmu.zap.zap_leaves(None, Gfn(gfn))
+            await self.zap_range(first, frames)
+
+    async def zap_range(self, first: int, frames: int) -> None:
+        """Unmap the frames of a range, in the shadow and in every TLB. Holds: mmu_lock."""
+        for gfn in range(first, first + frames):
+            await self.vm.mmu.zap.zap_leaves(None, Gfn(gfn))
 
     async def invalidate_end(self) -> None:
         """Faults may map again what they resolve from now on."""

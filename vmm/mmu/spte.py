@@ -70,8 +70,12 @@ class SetSpte(ModelObject):
         replaced = await page.exchange(index, old, new)
         if new & P and (moves or not old & P):
             await self.rmap_add(me, new, ref)
-        if loses_rights(replaced, new):
+        if self.owes_flush(replaced, new):
             await self.mmu.flusher.flush_remote(me)
+
+    def owes_flush(self, old: int, new: int) -> bool:
+        """Whether some TLB may permit what the spte no longer does."""
+        return loses_rights(old, new)
 
     async def rmap_add(self, me: VcpuState | None, new: int, ref: SpteRef) -> None:
         """Record what ``ref`` maps."""

@@ -7,6 +7,7 @@ from vmm.engine.monitor import Monitor, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import Access, GiveBack, Take, WalkRead
 from vmm.mmu.api import LocklessRead
+from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
 
@@ -24,6 +25,7 @@ class HostIsolation(Monitor):
 
     def on_event(self, state: Pfns, event: Event, step: Step, view: View) -> Verdict:
         del view
+        cells = [] if step.op.cell is None else [step.op.cell.name]
         match event:
             case GiveBack(pfn):
                 return tuple(sorted((*state, pfn))), ()
@@ -36,6 +38,7 @@ class HostIsolation(Monitor):
                     f"vCPU {pcpu} {verb} gva {gva:#x} in host page {pfn:#x}, which was given back, "
                     f"through {how}"
                 )
+                cells.append(f"rmap of gfn {gfn_of(pfn):#x}")
             case WalkRead(pcpu, table, gva, level) if table in state:
                 message = (
                     f"the walker of pCPU {pcpu} reads level {level} for gva {gva:#x} in host page "
@@ -48,7 +51,6 @@ class HostIsolation(Monitor):
                 )
             case _:
                 return state, ()
-        cells = [step.op.cell.name] if step.op.cell is not None else []
         return state, (SPEC.finding("isolation/page-given-back", message, *cells),)
 
 

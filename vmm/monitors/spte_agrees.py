@@ -169,7 +169,19 @@ class SpteAgrees(Audit):
         else:
             return []
         message = f"{ref} of the direct page for {format_header(header)} {wrong}"
-        return [SPEC.finding("audit/spte-agrees", message, f"spte {ref}")] if wrong else []
+        cells = (f"spte {ref}", *self._ways(ref, view))
+        return [SPEC.finding("audit/spte-agrees", message, *cells)] if wrong else []
+
+    def _ways(self, ref: SpteRef, view: View) -> list[str]:
+        """What a direct page is, and what leads to it: sptes, and the gptes that they shadow."""
+        page = self.mmu.cache.pages[ref.page]
+        names = [page.header.name]
+        for parent in view[page.parents]:
+            names.append(f"spte {parent}")
+            header = view[self.mmu.cache.pages[parent.page].header]
+            if header is not None and header.role.has_gptes:
+                names.append(self.mmu.memory.word(gpte_gpa(header, parent.index)).name)
+        return names
 
 
 def gpte_gpa(header: Header, index: int) -> Gpa:
