@@ -27,9 +27,9 @@ class ShadowPage(shadow_page.ShadowPage):
 
 SPEC = Bug(
     title="a volatile spte is stored to, and what changed since it was read is lost",
-    year=2012,
-    fix="c7ba5b48cc",
-    source="KVM a9221dd5ec12 (2010), c7ba5b48cc (3.6); locking.rst: the flush that hangs on it",
+    year=2010,
+    fix="a9221dd5ec12",
+    source="KVM a9221dd5ec12 (2010); the flush that hangs on it: locking.rst (3.6)",
     caught_by=("audit/write-protection",),
     needs=("fast-page-fault",),
     seen="a guest that is being migrated runs on page tables that KVM does not follow",

@@ -24,7 +24,7 @@ changes, and an spte that has the old value still maps the frame that is logged.
 of them (direct_map). KVM's second bit, HOST_WRITEABLE, would always be set: every host page of the
 model is writable. KVM lets a fault end here too when its spte has gone; here the lock decides that.
 
-Source: KVM c7ba5b48cc (2012, 3.6), locking.rst.
+Source: KVM c7ba5b48cc (2012, 3.6; the hash is recalled), locking.rst.
 """
 
 from __future__ import annotations
