@@ -43,6 +43,7 @@ class MachineConfig:
     allows several vCPUs where the era had only one. ``long``: too long for full audits at every
     release; they are incremental then.
     ``monitors``: oracles of this machine alone. ``memory_model``: one of MEMORY_MODELS.
+    ``structure_caches``: pCPUs cache upper entries too (``vmm.hw.tlb``).
     """
 
     spaces: Mapping[str, Mapping[int, Page]] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class MachineConfig:
     min_free: int = 4
     refill: int = 4
     tlb_tagged: bool = True
+    structure_caches: bool = False
     tables: Layout | None = None
     long: bool = False
     monitors: tuple[MonitorFactory, ...] = ()
@@ -128,7 +130,13 @@ def _wire(
     )
     entry = ShadowTables(shadow)
     pcpus = tuple(
-        classes["Pcpu"](world, n, tagged=config.tlb_tagged, table_entry=entry)
+        classes["Pcpu"](
+            world,
+            n,
+            tagged=config.tlb_tagged,
+            table_entry=entry,
+            structure_caches=config.structure_caches,
+        )
         for n in range(config.vcpus)
     )
     vcpus = tuple(

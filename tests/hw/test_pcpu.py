@@ -39,10 +39,22 @@ class Entries(ModelObject):
 class Silicon:
     """A lone pCPU over hand-made tables, driven by hand."""
 
-    def __init__(self, content: Mapping[tuple[int, int], int], number: int = 0) -> None:
+    def __init__(
+        self,
+        content: Mapping[tuple[int, int], int],
+        number: int = 0,
+        *,
+        structure_caches: bool = False,
+    ) -> None:
         world = World()
         self.entries = Entries(world, content)
-        self.cpu = Pcpu(world, number, tagged=True, table_entry=self.entries)
+        self.cpu = Pcpu(
+            world,
+            number,
+            tagged=True,
+            table_entry=self.entries,
+            structure_caches=structure_caches,
+        )
         self.root = world.cell("root", int(ROOT))
         self.registers = world.cell("registers", PagingRegisters(HOST, 0))
         world.task("ipi", Pcpu.deliver_ipis, self.cpu, kind=TaskKind.EVENTUAL)
@@ -199,6 +211,63 @@ def test_invlpg_drops_one_page_and_a_flush_all() -> None:
     silicon.hand.do(silicon.cpu.flush())
     assert silicon.tlb == ()
     assert len(silicon.hand.said(TlbFlush)) == 2
+
+
+# --- paging-structure caches ---
+
+
+def relinked() -> Silicon:
+    """A processor that has walked to frame 2; the upper entry leads to frame 7 by now."""
+    silicon = Silicon(
+        {**one_page(make_entry(2, ALL | D)), (0x14, 1): make_entry(7, P | U | A)},
+        structure_caches=True,
+    )
+    silicon.walk()
+    silicon.hand[silicon.entries(0x12, 2)] = make_entry(0x14, ALL)
+    return silicon
+
+
+@pytest.mark.parametrize(("branch", "pfn"), [(0, 7), (1, 2), (2, 7), (3, 7)])
+def test_a_walk_may_begin_at_the_root_or_below_any_cached_entry(branch: int, pfn: int) -> None:
+    silicon = relinked()
+    silicon.hand.branch = branch
+    found = silicon.walk()
+    assert found is not None
+    assert found.pfn == pfn
+
+
+def test_a_cached_entry_brings_the_rights_of_the_walk_to_it() -> None:
+    silicon = Silicon(one_page(make_entry(2, ALL | D), upper=P | W | A), structure_caches=True)
+    silicon.walk()
+    silicon.hand.branch = 1
+    assert silicon.walk(kind=AccessKind(user=True)) is None
+    assert silicon.walk() == TlbEntry(1, GVA >> 12, 2, W)
+
+
+def test_any_invlpg_and_any_flush_drops_all_upper_entries() -> None:
+    for drop in (Pcpu.flush, lambda cpu: cpu.invlpg(Gva(0x7000_0000))):
+        silicon = relinked()
+        silicon.hand.branch = 1
+        silicon.hand.do(drop(silicon.cpu))
+        found = silicon.walk()
+        assert found is not None
+        assert found.pfn == 7
+
+
+def test_upper_entries_serve_the_addresses_below_them_only() -> None:
+    silicon = relinked()
+    silicon.hand.branch = 1
+    silicon.hand[silicon.entries(0x12, 3)] = make_entry(0x14, ALL)
+    found = silicon.walk(Gva(GVA + (1 << 21)))
+    assert found is not None
+    assert found.pfn == 7
+
+
+def test_an_upper_entry_that_is_not_present_is_not_cached() -> None:
+    silicon = Silicon({**one_page(make_entry(2, ALL | D)), (0x11, 0): 0}, structure_caches=True)
+    assert silicon.walk() is None
+    assert silicon.cpu.caches is not None
+    assert [entry.level for entry in silicon.hand[silicon.cpu.caches]] == [4]
 
 
 # --- interrupts ---

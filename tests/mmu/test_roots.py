@@ -7,6 +7,7 @@ import pytest
 from tests.hand import Bench, bench
 from vmm.engine.events import Goal
 from vmm.hw.access import LOAD
+from vmm.hw.events import RegistersWritten
 from vmm.hw.layout import REGION, page
 from vmm.mmu.api import NO_ROOT, Root
 from vmm.units import Gfn
@@ -30,7 +31,8 @@ def load(made: Bench, vcpu: int = 0) -> int:
 
 def switch(made: Bench, space: str) -> None:
     old, new = made.hand[made.vcpu.registers], made.vm.layout.registers(space)
-    made.do(made.vm.mmu.roots.switch(made.vcpu, old, new))
+    written = RegistersWritten(made.vcpu.number, old, new, mov_cr3=True)
+    made.do(made.vm.mmu.roots.switch(made.vcpu, written))
 
 
 def count(made: Bench, number: int) -> int:

@@ -11,7 +11,8 @@ from vmm.engine.hosts.direct import drive
 from vmm.engine.live import Run
 from vmm.engine.ops import wait_until
 from vmm.engine.world import World
-from vmm.hw.events import Exchange
+from vmm.hw import pcpu
+from vmm.hw.events import Exchange, Invlpg
 from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu import fault, guest_walk, roots, shadowing, zap
@@ -113,6 +114,13 @@ class FlushesNobody(flush.Flush):
         del me
 
 
+class KeepsPage(pcpu.Pcpu):
+    """INVLPG leaves the TLB as it is."""
+
+    async def invlpg(self, gva: Any) -> None:
+        await self.tlb.read(event=Invlpg(self.number, gva))
+
+
 class NeverAcknowledged(flush.Flush):
     """Waits for what cannot come: that all IPIs are on their way."""
 
@@ -131,6 +139,12 @@ async def uses(cpu: Guest) -> None:
     await cpu.load(DATA)
     await cpu.store(OTHER, 1)
     await cpu.load(DATA)
+
+
+async def invalidates(cpu: Guest) -> None:
+    for _ in range(8):
+        await cpu.load(DATA)
+        await cpu.invlpg(DATA)
 
 
 async def zaps(host: Host) -> None:
@@ -156,7 +170,7 @@ async def peeks(host: Host) -> None:
     await host.vm.mmu.rmap.chains[Gfn(2)]
 
 
-def world(overrides: dict[str, list[type]], host: Any = zaps) -> World:
+def world(overrides: dict[str, list[type]], host: Any = zaps, guest: Any = uses) -> World:
     config = MachineConfig(
         spaces={
             "A": {DATA: page(2), OTHER: page(3)},
@@ -165,7 +179,7 @@ def world(overrides: dict[str, list[type]], host: Any = zaps) -> World:
         starts=("A", "B"),
         features=("host-paging",) if host is reclaims else (),
     )
-    programs = Programs(vcpus={0: remaps, 1: uses}, hosts={"host": host})
+    programs = Programs(vcpus={0: remaps, 1: guest}, hosts={"host": host})
     monitors = [module.SPEC.build for module in discover("vmm.monitors").values()]
     return build_world("broken", config, programs, {}, overrides=overrides, monitors=monitors)
 
@@ -195,6 +209,7 @@ BROKEN: dict[str, dict[str, list[type]]] = {
     "audit/spte-agrees": {"PageFault": [TrustsTheWalk]},
     "isolation/page-given-back": {"Flush": [FlushesNobody]},
     "update/lost": {"GuestWalker": [MarksByPlainStore]},
+    "architecture/translation": {"Flush": [FlushesNobody], "Pcpu": [KeepsPage]},
     "deadlock/stuck": {"Flush": [NeverAcknowledged]},
 }
 
@@ -205,11 +220,13 @@ HOSTS = {
     "update/lost": writes_a_gpte,
 }
 """What the host does, if zapping everything does not show it."""
+GUESTS = {"architecture/translation": invalidates}
+"""What vCPU 1 does, if plain use does not show it."""
 
 
 @pytest.mark.parametrize("code", list(BROKEN))
 def test_monitor_fires_in_both_forms(code: str) -> None:
-    made = world(BROKEN[code], host=HOSTS.get(code, zaps))
+    made = world(BROKEN[code], HOSTS.get(code, zaps), GUESTS.get(code, uses))
     full = fires(made, code, incremental=False)
     assert any(full)
     assert fires(made, code, incremental=True) == full

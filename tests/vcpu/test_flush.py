@@ -12,6 +12,7 @@ import pytest
 
 from tests.hand import bench
 from tests.tiny import codes, exhausted, tiny
+from vmm.engine.events import EventSpec
 from vmm.hw.layout import REGION, page
 from vmm.hw.pcpu import Ipi
 from vmm.mmu.api import NO_ROOT
@@ -96,7 +97,7 @@ class NoWait(Flush):
 class NoRequest(Flush):
     """The IPI goes out without a request."""
 
-    async def make_request(self, vcpu: Vcpu, request: int) -> bool:
+    async def make_request(self, vcpu: Vcpu, request: int, *, event: EventSpec = None) -> bool:
         return True
 
 

@@ -31,6 +31,6 @@ SPEC = Bug(
     year=2018,
     fix="0e0fee5c539b",
     source="KVM 0e0fee5c539b (4.20-rc4, stable); behaviour since 0028425f64 (2.6.23)",
-    caught_by=("audit/spte-agrees",),
+    caught_by=("audit/spte-agrees", "architecture/translation"),
     seen="an SMP guest keeps using a mapping that its page tables no longer hold",
 )

@@ -31,6 +31,11 @@ SPEC = Bug(
     year=2007,
     fix="d9e368d61263",
     source='KVM d9e368d61263 (2.6.23), "Flush remote tlbs when reducing shadow pte permissions"',
-    caught_by=("audit/write-protection", "isolation/page-given-back", "audit/spte-agrees"),
+    caught_by=(
+        "audit/write-protection",
+        "isolation/page-given-back",
+        "audit/spte-agrees",
+        "architecture/translation",
+    ),
     seen="SMP guests crash or corrupt memory soon after the second CPU is up",
 )

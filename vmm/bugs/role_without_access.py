@@ -48,6 +48,6 @@ SPEC = Bug(
     year=2007,
     fix="d28c6cfbbc",
     source="KVM d28c6cfbbc (2.6.22); behaviour since cea0f0e7ea (2.6.20)",
-    caught_by=("audit/spte-agrees",),
+    caught_by=("audit/spte-agrees", "architecture/translation"),
     seen="a guest writes through a read-only mapping, or faults for ever on a writable one",
 )

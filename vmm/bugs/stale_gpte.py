@@ -30,6 +30,6 @@ SPEC = Bug(
     year=2008,
     fix="f7d9c7b7b902",
     source="KVM f7d9c7b7b902 (2.6.25), after 7819026eef",
-    caught_by=("audit/spte-agrees",),
+    caught_by=("audit/spte-agrees", "architecture/translation"),
     seen="an SMP guest reads through a mapping that it has replaced, for good: memory corruption",
 )

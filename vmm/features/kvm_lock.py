@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from vmm.features import Feature
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.mmu import fault, mmu, pte_write
-from vmm.mmu.api import FaultResult
+from vmm.mmu.api import FaultResult, GuestPageFault
 from vmm.units import Gpa, Gva
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PageFault(fault.PageFault):
         walk = await self.mmu.walker.walk(vcpu, gva, kind)
         if isinstance(walk, GuestFault):
             await self.mmu.lock.release()
-            await self.reset_flood_detector(vcpu)
+            await self.reset_flood_detector(vcpu, event=GuestPageFault(vcpu.number, gva))
             return walk
         page = await self.mmu.slots.pin(walk.gfn)
         result = await self.map(vcpu, walk, page, kind)

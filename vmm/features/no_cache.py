@@ -31,7 +31,7 @@ from vmm.units import Gfn, Gva, table_index
 from vmm.vcpu import run_loop
 
 if TYPE_CHECKING:
-    from vmm.hw.paging import PagingRegisters
+    from vmm.hw.events import RegistersWritten
     from vmm.mmu.api import VcpuState
     from vmm.vcpu.vcpu import Vcpu
 
@@ -59,11 +59,10 @@ class PageFault(fault.PageFault):
 class Roots(roots.Roots):
     """A cr3 load throws the vCPU's shadow away."""
 
-    async def switch(self, vcpu: VcpuState, old: PagingRegisters, new: PagingRegisters) -> None:
+    async def switch(self, vcpu: VcpuState, written: RegistersWritten) -> None:
         """The same value drops as much as another: sptes are as old as TLB entries."""
-        del old
         await self.free(vcpu)
-        await vcpu.registers.set(new)
+        await vcpu.registers.set(written.new, event=written)
 
     async def free(self, vcpu: VcpuState) -> None:
         """Let go of the root and zap every page of this vCPU."""

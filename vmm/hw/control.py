@@ -66,6 +66,15 @@ def loads_pdptes(old: Controls, new: Controls) -> bool:
     return any(getattr(old, name) != getattr(new, name) for name in watched)
 
 
+def forgets_all(old: Controls, new: Controls) -> bool:
+    """Whether a change of control bits invalidates all that is cached, global pages too.
+
+    Not in the list are WP and NXE, so that what is cached may be judged by their old values.
+    Source: Intel SDM vol. 3, 4.10.4.1.
+    """
+    return old.mode is not new.mode or old.pge != new.pge or (new.smep and not old.smep)
+
+
 def is_cr3_refused(value: int, controls: Controls) -> bool:
     """Whether MOV CR3 gives #GP for the value: an address that the processor does not have."""
     return format_of(controls).linear_bits > 32 and bool(value >> controls.maxphyaddr)

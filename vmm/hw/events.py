@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmm.engine.events import Event
+from vmm.hw.paging import PagingRegisters
 from vmm.units import ENTRY_BYTES, Gva, Pfn
 
 
@@ -24,12 +25,30 @@ class Access(Event, frozen=True):
     write: bool
     cached: bool
     """Served by a TLB entry, not by a walk of this very access."""
+    user: bool = False
+    fetch: bool = False
 
 
 class TlbFlush(Event, frozen=True):
     """A pCPU dropped TLB entries."""
 
     pcpu: int
+
+
+class Invlpg(Event, frozen=True):
+    """A guest's INVLPG of ``gva`` took effect on a pCPU."""
+
+    pcpu: int
+    gva: Gva
+
+
+class RegistersWritten(Event, frozen=True):
+    """A guest's MOV CR3, or change of control bits, took effect; the values may be the same."""
+
+    pcpu: int
+    old: PagingRegisters
+    new: PagingRegisters
+    mov_cr3: bool
 
 
 class GiveBack(Event, frozen=True):

@@ -24,13 +24,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmm.bits import P, U, W, combine, frame_of
-from vmm.engine.ops import atomically, observe
+from vmm.engine.ops import atomically, choose, observe
 from vmm.engine.world import ModelObject, World
 from vmm.hw import tlb as tlbs
 from vmm.hw.access import AccessKind
-from vmm.hw.events import TlbFlush, WalkRead
+from vmm.hw.events import Invlpg, TlbFlush, WalkRead
 from vmm.hw.paging import Controls, PagingRegisters, grants
-from vmm.hw.tlb import Tlb, TlbEntry, format_tlb
+from vmm.hw.tlb import StructureCaches, Tlb, TlbEntry, UpperEntry, format_tlb
 from vmm.units import Gva, Pfn, page_number, table_index
 
 if TYPE_CHECKING:
@@ -71,9 +71,18 @@ class Pcpu(ModelObject):
     """One physical CPU; vCPU ``number`` runs on it for good (no migration yet).
 
     ``table_entry`` is how its walker reads paging structures; the machine provides it.
+    ``caches``: its paging-structure caches, if the machine has them.
     """
 
-    def __init__(self, world: World, number: int, *, tagged: bool, table_entry: EntryCell) -> None:
+    def __init__(
+        self,
+        world: World,
+        number: int,
+        *,
+        tagged: bool,
+        table_entry: EntryCell,
+        structure_caches: bool = False,
+    ) -> None:
         self.number = number
         self.vpid = number + 1
         self.tagged = tagged
@@ -87,6 +96,16 @@ class Pcpu(ModelObject):
         self.tlb: Cell[Tlb] = world.cell(
             f"tlb{number}", (), marked=True, observable=False, buffered=False, format=format_tlb
         )
+        self.caches: Cell[StructureCaches] | None = None
+        if structure_caches:
+            self.caches = world.cell(
+                f"structure caches {number}",
+                (),
+                marked=True,
+                observable=False,
+                buffered=False,
+                format=tlbs.format_caches,
+            )
 
     # --- interrupts ---
 
@@ -136,14 +155,33 @@ class Pcpu(ModelObject):
         None if an entry is not present or the rights do not permit the access. Sets no A or D
         bits: the structures it walks have them set from the start (KVM makes its sptes so).
         """
-        table, rights = root, W | U
+        top, table, rights = await self._start(top, root, gva)
         for level in range(top, 1, -1):
-            event = WalkRead(self.number, table, gva, level)
-            entry = await self.table_entry(table, table_index(gva, level)).read(event=event)
-            if not entry & P:
+            upper = await self._read_upper(table, rights, gva, level)
+            if upper is None:
                 return None
-            table, rights = Pfn(frame_of(entry)), combine(rights, entry)
+            table, rights = Pfn(upper.table), upper.rights
         return await self._read_leaf(table, rights, gva, kind, controls)
+
+    async def _start(self, top: int, root: Pfn, gva: Gva) -> tuple[int, Pfn, int]:
+        """Level, table and rights to begin with: at the root, or below a cached entry."""
+        if self.caches is not None:
+            cached = await observe(tlbs.starts, (self.caches,), gva, top)
+            chosen = await choose(len(cached) + 1) if cached else 0
+            if chosen:
+                upper = cached[chosen - 1]
+                return upper.level - 1, Pfn(upper.table), upper.rights
+        return top, root, W | U
+
+    async def _read_upper(self, table: Pfn, rights: int, gva: Gva, level: int) -> UpperEntry | None:
+        """Read an entry of an upper level; cache it if there is where to."""
+        cell = self.table_entry(table, table_index(gva, level))
+        event = WalkRead(self.number, table, gva, level)
+        if self.caches is None:
+            return _upper(await cell.read(event=event), gva, level, rights)
+        return await atomically(
+            _fill_upper_from, (self.caches,), gva, level, rights, reads=(cell,), event=event
+        )
 
     async def _read_leaf(
         self, table: Pfn, rights: int, gva: Gva, kind: AccessKind, controls: Controls
@@ -161,11 +199,16 @@ class Pcpu(ModelObject):
         )
 
     async def invlpg(self, gva: Gva) -> None:
-        """Drop the entry of one page."""
-        await self.tlb.update(_invlpg, self.vpid, page_number(gva), event=TlbFlush(self.number))
+        """Drop the entry of one page, and all that is cached of upper levels."""
+        if self.caches is not None:
+            await self.caches.set(())
+        events = (TlbFlush(self.number), Invlpg(self.number, gva))
+        await self.tlb.update(_invlpg, self.vpid, page_number(gva), event=events)
 
     async def flush(self) -> None:
         """Drop all entries of the VPID (or, untagged, all)."""
+        if self.caches is not None:
+            await self.caches.set(())
         await self.tlb.set((), event=TlbFlush(self.number), serialising=True)
 
 
@@ -207,6 +250,20 @@ def _look(
 
 def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
     return tlbs.drop_page(tlb, vpid, page), None
+
+
+def _upper(entry: int, gva: Gva, level: int, rights: int) -> UpperEntry | None:
+    if not entry & P:
+        return None
+    prefix = tlbs.prefix_of(gva, level)
+    return UpperEntry(level, prefix, frame_of(entry), combine(rights, entry))
+
+
+def _fill_upper_from(
+    entry: int, caches: StructureCaches, gva: Gva, level: int, rights: int
+) -> tuple[tuple[StructureCaches], UpperEntry | None]:
+    upper = _upper(entry, gva, level, rights)
+    return (caches if upper is None else tlbs.fill_upper(caches, upper),), upper
 
 
 def _fill_from(

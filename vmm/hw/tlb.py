@@ -1,4 +1,4 @@
-"""The TLB of a pCPU: one cell that holds all its entries.
+"""The TLB of a pCPU, one cell that holds all its entries, and its paging-structure caches, another.
 
 Adversarial without extra tasks: an entry stays until something must drop it, and each access may
 choose a fresh walk instead, which is eviction for free. Only present translations are ever cached.
@@ -6,7 +6,20 @@ choose a fresh walk instead, which is eviction for free. Only present translatio
 Entries are tagged by VPID. An untagged TLB, flushed at every entry, is a parameter of the machine,
 because it hides bugs.
 
-Source: Intel SDM vol. 3, 4.10.2 (what is cached), 4.10.4 (what invalidates), 28.3 (VPID).
+Structure caches hold entries of upper levels, each with where it leads and the rights of the walk
+so far. A walk may begin below any that is cached for its address, though memory says otherwise by
+now. They are an option of the machine, since they add states.
+
+    pCPU                                   KVM
+    walks: caches PDE -> table T
+                                           PDE := none; frees T
+    walks on from T   <--   owed: a flush in between
+
+Not modeled: entries that no access of this processor needed (speculative fills), PCIDs and global
+pages (KVM's shadow uses neither), pages larger than 4K (nor does it map them).
+
+Source: Intel SDM vol. 3, 4.10.2 and 4.10.3 (what is cached), 4.10.4 (what invalidates), 28.3
+(VPID).
 """
 
 from __future__ import annotations
@@ -15,6 +28,7 @@ from bisect import bisect_left
 from typing import NamedTuple
 
 from vmm.bits import describe_rights
+from vmm.units import LEVEL_BITS, Gva, page_number
 
 
 class TlbEntry(NamedTuple):
@@ -28,6 +42,22 @@ class TlbEntry(NamedTuple):
 
 Tlb = tuple[TlbEntry, ...]
 """Sorted by (vpid, page): equal contents are equal values."""
+
+
+class UpperEntry(NamedTuple):
+    """A cached entry of an upper ``level``, for all gvas of ``prefix`` (gva >> the level's shift).
+
+    It leads to the table in host frame ``table``, with the ``rights`` of the walk up to there.
+    """
+
+    level: int
+    prefix: int
+    table: int
+    rights: int
+
+
+StructureCaches = tuple[UpperEntry, ...]
+"""Sorted by (level, prefix), one entry each."""
 
 
 def _position(tlb: Tlb, vpid: int, page: int) -> int:
@@ -60,6 +90,27 @@ def drop_page(tlb: Tlb, vpid: int, page: int) -> Tlb:
 def drop_vpid(tlb: Tlb, vpid: int) -> Tlb:
     """All entries of one tag."""
     return tuple(entry for entry in tlb if entry.vpid != vpid)
+
+
+def prefix_of(gva: Gva, level: int) -> int:
+    """The bits of ``gva`` that lead to its entry of a level, and through it."""
+    return page_number(gva) >> LEVEL_BITS * (level - 1)
+
+
+def starts(caches: StructureCaches, gva: Gva, top: int) -> StructureCaches:
+    """What is cached for an address below a root of level ``top``."""
+    return tuple([e for e in caches if e.level <= top and e.prefix == prefix_of(gva, e.level)])
+
+
+def fill_upper(caches: StructureCaches, entry: UpperEntry) -> StructureCaches:
+    """Cache an upper entry in place of what was cached there."""
+    others = [e for e in caches if e[:2] != entry[:2]]
+    return tuple(sorted([*others, entry]))
+
+
+def format_caches(caches: StructureCaches) -> str:
+    """The upper entries for a reader."""
+    return ", ".join(f"l{e.level} {e.prefix:#x} -> pfn {e.table:#x}" for e in caches) or "empty"
 
 
 def format_tlb(tlb: Tlb) -> str:

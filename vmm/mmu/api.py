@@ -11,6 +11,7 @@ from vmm.units import Gfn, Gpa, Gva, Pfn
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
+    from vmm.engine.events import EventSpec
     from vmm.hw.paging import PagingRegisters
 
 NO_PAGE = -1
@@ -61,7 +62,7 @@ class Flusher(Protocol):
     async def flush_remote(self, me: VcpuState | None) -> None:
         """Make sure that no vCPU runs the guest on an old translation once this returns."""
 
-    async def flush_local(self, me: VcpuState) -> None:
+    async def flush_local(self, me: VcpuState, *, event: EventSpec = None) -> None:
         """Make ``me`` flush before it enters the guest again."""
 
 
@@ -74,6 +75,13 @@ class FaultResult(enum.Enum):
     """A write to a shadowed guest table: the store must be emulated."""
     NO_MEMORY = "no memory"
     """Nothing was done (-ENOMEM); only with the feature memory-caches."""
+
+
+class GuestPageFault(Event, frozen=True):
+    """A page fault of the guest's own, to be delivered on ``vcpu`` when it enters."""
+
+    vcpu: int
+    gva: Gva
 
 
 class EmulatedStore(Event, frozen=True):

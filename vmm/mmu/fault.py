@@ -28,7 +28,7 @@ from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.memory import part_of
-from vmm.mmu.api import FaultResult, LastPtWrite
+from vmm.mmu.api import FaultResult, GuestPageFault, LastPtWrite
 from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import SpteRef, add_ref
@@ -36,6 +36,7 @@ from vmm.mmu.spte import make_link
 from vmm.units import Gfn, Gva, Pfn, table_index
 
 if TYPE_CHECKING:
+    from vmm.engine.events import EventSpec
     from vmm.mmu.api import VcpuState
     from vmm.mmu.memslots import HostPage
     from vmm.mmu.mmu import ShadowMmu
@@ -56,7 +57,7 @@ class PageFault(ModelObject):
         """Fix the shadow for one access, or say what else must happen."""
         walk = await self.mmu.walker.walk(vcpu, gva, kind)
         if isinstance(walk, GuestFault):
-            await self.reset_flood_detector(vcpu)
+            await self.reset_flood_detector(vcpu, event=GuestPageFault(vcpu.number, gva))
             return walk
         page = await self.mmu.slots.pin(walk.gfn)
         async with self.mmu.lock:
@@ -76,9 +77,9 @@ class PageFault(ModelObject):
         await self.mmu.recycle.free_some(vcpu)
         return await self.fetch(vcpu, walk, page.pfn, kind)
 
-    async def reset_flood_detector(self, vcpu: VcpuState) -> None:
+    async def reset_flood_detector(self, vcpu: VcpuState, *, event: EventSpec = None) -> None:
         """Demand paging is no fork: forget the last table write. Source: KVM a25f7e1f8c."""
-        if await vcpu.last_pt_write != NO_PT_WRITE:
+        if await vcpu.last_pt_write.read(event=event) != NO_PT_WRITE:
             await vcpu.last_pt_write.set(NO_PT_WRITE)
 
     async def fetch(

@@ -21,6 +21,7 @@ from vmm.mmu.role import PAE_ROOT_LEVEL, PAE_ROOTS, Role, root_role
 from vmm.units import Gfn, frames_per_entry
 
 if TYPE_CHECKING:
+    from vmm.hw.events import RegistersWritten
     from vmm.hw.paging import PagingRegisters
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
@@ -54,13 +55,13 @@ class Roots(ModelObject):
         await page.root_count.update(_add, 1)
         return page.number
 
-    async def switch(self, vcpu: VcpuState, old: PagingRegisters, new: PagingRegisters) -> None:
+    async def switch(self, vcpu: VcpuState, written: RegistersWritten) -> None:
         """Change the registers. The same again only flushes. Source: KVM d835dfecd0 (2008)."""
-        if old == new:
-            await self.mmu.flusher.flush_local(vcpu)
+        if written.old == written.new:
+            await self.mmu.flusher.flush_local(vcpu, event=written)
         else:
             await self.free(vcpu)
-            await vcpu.registers.set(new)
+            await vcpu.registers.set(written.new, event=written)
 
     async def free(self, vcpu: VcpuState) -> None:
         """Let go of the root. It stays in the cache for the next load of the same cr3."""

@@ -22,10 +22,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from vmm.engine.world import ModelObject
 from vmm.hw.access import GeneralProtection
 from vmm.hw.control import is_cr3_refused, is_refused, loads_pdptes, pdpte_gpas
-from vmm.hw.paging import Controls, PagingMode, PagingRegisters, pdptes_valid
+from vmm.hw.events import RegistersWritten
+from vmm.hw.paging import Controls, PagingMode, pdptes_valid
 
 if TYPE_CHECKING:
     from vmm.vcpu.run_loop import RunLoop
@@ -44,10 +47,10 @@ class ControlRegisters(ModelObject):
         old = await vcpu.registers
         if is_cr3_refused(value, old.controls):
             return GeneralProtection(value)
-        new = old._replace(cr3=value)
+        written = RegistersWritten(vcpu.number, old, old._replace(cr3=value), mov_cr3=True)
         if old.controls.mode is PagingMode.PAE:
-            return await self.load_pdptes(vcpu, old, new)
-        await vcpu.mmu.roots.switch(vcpu, old, new)
+            return await self.load_pdptes(vcpu, written)
+        await vcpu.mmu.roots.switch(vcpu, written)
         return None
 
     async def change(
@@ -61,21 +64,22 @@ class ControlRegisters(ModelObject):
         if controls.pke or is_refused(old.controls, controls):
             return GeneralProtection(0)
         new = old._replace(controls=controls)
-        if loads_pdptes(old.controls, controls):
-            return await self.load_pdptes(vcpu, old, new)
         if controls.mode is not PagingMode.PAE:
             new = new._replace(pdptes=())
-        await vcpu.mmu.roots.switch(vcpu, old, new)
+        written = RegistersWritten(vcpu.number, old, new, mov_cr3=False)
+        if loads_pdptes(old.controls, controls):
+            return await self.load_pdptes(vcpu, written)
+        await vcpu.mmu.roots.switch(vcpu, written)
         return None
 
-    async def load_pdptes(
-        self, vcpu: Vcpu, old: PagingRegisters, new: PagingRegisters
-    ) -> GeneralProtection | None:
+    async def load_pdptes(self, vcpu: Vcpu, written: RegistersWritten) -> GeneralProtection | None:
         """Latch the PDPTEs with the new registers. Ops: a read each."""
+        new = written.new
         pdptes = await self.read_pdptes(vcpu, new.cr3, new.controls)
         if not pdptes_valid(pdptes, new.controls):
             return GeneralProtection(new.cr3)
-        await vcpu.mmu.roots.switch(vcpu, old, new._replace(pdptes=pdptes))
+        latched = replace(written, new=new._replace(pdptes=pdptes))
+        await vcpu.mmu.roots.switch(vcpu, latched)
         return None
 
     async def read_pdptes(self, vcpu: Vcpu, cr3: int, controls: Controls) -> tuple[int, ...]:

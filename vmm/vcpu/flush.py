@@ -27,6 +27,7 @@ from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from vmm.engine.events import EventSpec
     from vmm.mmu.api import VcpuState
 
 
@@ -43,9 +44,9 @@ class Flush(ModelObject):
         """
         await self.ask_all(me, TLB_FLUSH)
 
-    async def flush_local(self, me: VcpuState) -> None:
+    async def flush_local(self, me: VcpuState, *, event: EventSpec = None) -> None:
         """Make ``me``, which is outside the guest, flush before it enters."""
-        await self.make_request(self.vcpus[me.number], TLB_FLUSH)
+        await self.make_request(self.vcpus[me.number], TLB_FLUSH, event=event)
 
     async def ask_all(self, me: VcpuState | None, request: int) -> None:
         """Make a request of every vCPU; wait until none runs the guest without knowing of it."""
@@ -58,9 +59,9 @@ class Flush(ModelObject):
         if interrupted:
             await self.wait_for_acks(interrupted)
 
-    async def make_request(self, vcpu: Vcpu, request: int) -> bool:
+    async def make_request(self, vcpu: Vcpu, request: int, *, event: EventSpec = None) -> bool:
         """Set the request bit; whether it was clear."""
-        return await vcpu.requests.update(_set_bit, request)
+        return await vcpu.requests.update(_set_bit, request, event=event)
 
     async def needs_ipi(self, vcpu: Vcpu, *, was_clear: bool) -> bool:
         """Whether a vCPU must be interrupted for a request that was just made."""

@@ -62,7 +62,7 @@ class Guest(ModelObject):
         if isinstance(found, GuestFault):
             return found
         assert found is not None, "only a store is ever emulated"
-        event = found.access(self.vcpu, gva, write=False)
+        event = found.access(self.vcpu, gva, kind)
         return await self.vm.mmu.memory.word(found.hpa(gva)).read(event=event)
 
     async def store(
@@ -91,7 +91,7 @@ class Guest(ModelObject):
             if isinstance(found, GuestFault):
                 return found
             if found is not None:
-                await self._store_natively(found, gva, value, size)
+                await self._store_natively(found, gva, value, size, kind)
                 return None
             if emulated and size <= OPERAND_BYTES_MAX:
                 return await emulator.store(self.vcpu, gva, value, size, kind)
@@ -111,12 +111,12 @@ class Guest(ModelObject):
         return (found,) if isinstance(found, Translation) else found
 
     async def _store_natively(
-        self, found: tuple[Translation, ...], gva: Gva, value: int, size: int
+        self, found: tuple[Translation, ...], gva: Gva, value: int, size: int, kind: AccessKind
     ) -> None:
         for part, translation in zip(cut(gva, size, PAGE_BYTES), found, strict=True):
             for piece in atomic_parts(part.address, part.size):
                 hpa = translation.hpa(Gva(piece.address))
-                event = translation.access(self.vcpu, Gva(piece.address), write=True)
+                event = translation.access(self.vcpu, Gva(piece.address), kind)
                 await self.vm.mmu.memory.store(
                     hpa, piece.of(part.of(value)), piece.size, event=event
                 )
@@ -136,16 +136,17 @@ class Guest(ModelObject):
             return found
         if found is None:
             return await self.vm.mmu.emulator.compare_exchange(self.vcpu, Gva(gva), old, new, kind)
-        event = found.access(self.vcpu, Gva(gva), write=True)
+        event = found.access(self.vcpu, Gva(gva), kind)
         return await self.vm.mmu.memory.word(found.hpa(Gva(gva))).cas(old, new, event=event)
 
     async def touch(
         self, gva: int, *, user: bool = False, write: bool = False, fetch: bool = False
     ) -> GuestFault | None:
         """Access a page without changing it. A write to a shadowed table ends at the trap."""
-        found = await self.vm.loop.translate(self.vcpu, Gva(gva), AccessKind(write, user, fetch))
+        kind = AccessKind(write, user, fetch)
+        found = await self.vm.loop.translate(self.vcpu, Gva(gva), kind)
         if isinstance(found, Translation):
-            event = found.access(self.vcpu, Gva(gva), write=write)
+            event = found.access(self.vcpu, Gva(gva), kind)
             await self.vm.mmu.memory.word(found.hpa(Gva(gva))).read(event=event)
             return None
         return found

@@ -26,9 +26,11 @@ class Translation(NamedTuple):
         """Where ``gva`` lies."""
         return Hpa(pfn_to_hpa(self.pfn) + page_offset(gva))
 
-    def access(self, vcpu: Vcpu, gva: Gva, *, write: bool) -> Access:
+    def access(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> Access:
         """The event of using this translation."""
-        return Access(vcpu.number, gva, self.pfn, write, self.cached)
+        return Access(
+            vcpu.number, gva, self.pfn, kind.write, self.cached, user=kind.user, fetch=kind.fetch
+        )
 
 
 async def look_up(vcpu: Vcpu, boundary: Boundary, gva: Gva, kind: AccessKind) -> Translation | None:

@@ -1,0 +1,200 @@
+"""What a processor may hold, against sets of all that it may hold, kept as the SDM tells it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vmm.bits import NX, A, D, G, P, U, W, combine, frame_of, make_entry
+from vmm.hw.access import LOAD, STORE
+from vmm.hw.history import History, Leaf, Lost, forget_page, keep_global, leaves, lose
+from vmm.hw.paging import Controls, PagingMode, PagingRegisters
+from vmm.units import Gva
+
+ROOTS = (0x10, 0x11)
+TABLES = (0x20, 0x21)
+GVAS = tuple(Gva(pde << 21 | pte << 12) for pde in (0, 1) for pte in (0, 1))
+ALL = P | W | U | A | D
+CONTROLS = Controls.of(PagingMode.LEVEL4)
+
+
+Found = set[tuple[int, int]]
+"""(leaf entry, rights of the whole walk)."""
+
+
+class Store(NamedTuple):
+    table: int
+    at: int
+    entry: int
+
+
+class Invlpg(NamedTuple):
+    gva: Gva
+
+
+class LoadCr3(NamedTuple):
+    root: int
+
+
+def path(gva: Gva) -> tuple[int, int]:
+    return gva >> 21 & 511, gva >> 12 & 511
+
+
+class Sets:
+    """For each address the tables of the last level, and the translations, that may be cached."""
+
+    def __init__(self) -> None:
+        self.memory: dict[tuple[int, int], int] = {}
+        self.root = ROOTS[0]
+        self.prefixes: dict[Gva, set[tuple[int, int]]] = {gva: set() for gva in GVAS}
+        self.leaves: dict[Gva, set[tuple[int, int]]] = {gva: set() for gva in GVAS}
+
+    def close(self) -> None:
+        for gva in GVAS:
+            pde, pte = path(gva)
+            entry = self.memory.get((self.root, pde), 0)
+            if entry & (P | A) == P | A:
+                self.prefixes[gva].add((frame_of(entry), combine(W | U, entry)))
+            for table, rights in self.prefixes[gva]:
+                entry = self.memory.get((table, pte), 0)
+                if entry & (P | A) == P | A:
+                    self.leaves[gva].add((entry, combine(rights, entry)))
+
+    def act(self, act: Store | Invlpg | LoadCr3) -> None:
+        match act:
+            case Store(table, at, entry):
+                self.memory[table, at] = entry
+            case Invlpg(gva):
+                self.prefixes = {other: set() for other in GVAS}
+                self.leaves[gva] = set()
+            case LoadCr3(root):
+                self.root = root
+                self.prefixes = {gva: set() for gva in GVAS}
+                kept = {g: {found for found in self.leaves[g] if found[0] & G} for g in GVAS}
+                self.leaves = kept
+        self.close()
+
+
+class Kept:
+    """The same by a history. Levels 4 and 3 never change: a chain of two tables for each root."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, int] = {}
+        for root in ROOTS:
+            self.memory[(root + 0x100) << 12] = make_entry(root + 0x200, ALL)
+            self.memory[(root + 0x200) << 12] = make_entry(root, ALL)
+        self.registers = PagingRegisters(CONTROLS, (ROOTS[0] + 0x100) << 12)
+        self.history: History = ()
+
+    def act(self, act: Store | Invlpg | LoadCr3) -> None:
+        match act:
+            case Store(table, at, entry):
+                gpa = table << 12 | at * 8
+                self.history = lose(self.history, gpa, self.memory.get(gpa, 0), entry)
+                self.memory[gpa] = entry
+            case Invlpg(gva):
+                self.history = forget_page(self.history, self.registers, gva)
+            case LoadCr3(root):
+                self.history = keep_global(self.history, self.registers)
+                self.registers = self.registers._replace(cr3=(root + 0x100) << 12)
+
+    def leaves(self, gva: Gva) -> list[Leaf]:
+        return list(leaves(self.history, self.registers, gva, self._read))
+
+    def _read(self, gpa: int, size: int) -> int:
+        assert size == 8
+        return self.memory.get(gpa, 0)
+
+
+def acts(*changes: int) -> st.SearchStrategy[list[Store | Invlpg | LoadCr3]]:
+    """Entries are made of ``changes``: flags that may each be clear."""
+    flags = st.sets(st.sampled_from(changes)).map(lambda clear: ALL & ~sum(clear))
+    pde = st.builds(make_entry, st.sampled_from(TABLES), flags)
+    pte = st.builds(make_entry, st.sampled_from((2, 3, 4)), st.sampled_from((0, G)) | flags)
+    pte = st.one_of(pte, st.builds(make_entry, st.sampled_from((2, 3)), st.just(ALL | G)))
+    index = st.sampled_from((0, 1))
+    return st.lists(
+        st.one_of(
+            st.builds(Store, st.sampled_from(ROOTS), index, pde),
+            st.builds(Store, st.sampled_from(TABLES), index, pte),
+            st.builds(Store, st.sampled_from(TABLES), index, pte),
+            st.builds(Invlpg, st.sampled_from(GVAS)),
+            st.builds(LoadCr3, st.sampled_from(ROOTS)),
+        ),
+        max_size=14,
+    )
+
+
+def both(done: list[Store | Invlpg | LoadCr3]) -> list[tuple[Found, Found]]:
+    """What the sets and the history say of each address after all that was done."""
+    sets, kept = Sets(), Kept()
+    sets.close()
+    for act in done:
+        sets.act(act)
+        kept.act(act)
+    return [(set(sets.leaves[g]), {(x.entry, x.rights) for x in kept.leaves(g)}) for g in GVAS]
+
+
+@settings(max_examples=300, deadline=None)
+@given(acts(P))
+def test_a_history_says_what_the_sets_say(done: list[Store | Invlpg | LoadCr3]) -> None:
+    for expected, found in both(done):
+        assert found == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(acts(P, A, D, W, U))
+def test_with_stores_that_only_add_it_says_no_less(done: list[Store | Invlpg | LoadCr3]) -> None:
+    for expected, found in both(done):
+        gained = {(entry & ~(A | D | W), rights & ~W) for entry, rights in found}
+        assert {(entry & ~(A | D | W), rights & ~W) for entry, rights in expected} <= gained
+
+
+def test_a_fresh_upper_entry_does_not_lead_to_a_stale_lower_one() -> None:
+    kept = Kept()
+    kept.act(Store(0x20, 0, make_entry(2, ALL)))
+    kept.act(Store(0x20, 0, make_entry(3, ALL)))
+    kept.act(Store(0x10, 0, make_entry(0x20, ALL)))
+    assert [leaf.gpa >> 12 for leaf in kept.leaves(GVAS[0])] == [3]
+
+
+def test_a_stale_upper_entry_leads_to_a_fresh_lower_one() -> None:
+    kept = Kept()
+    kept.act(Store(0x20, 0, make_entry(2, ALL)))
+    kept.act(Store(0x10, 0, make_entry(0x20, ALL)))
+    kept.act(Store(0x10, 0, 0))
+    kept.act(Store(0x20, 0, make_entry(3, ALL)))
+    assert sorted(leaf.gpa >> 12 for leaf in kept.leaves(GVAS[0])) == [2, 3]
+    kept.act(Invlpg(GVAS[0]))
+    assert kept.leaves(GVAS[0]) == []
+
+
+def test_invlpg_of_another_page_leaves_what_was_complete() -> None:
+    kept = Kept()
+    kept.act(Store(0x20, 1, make_entry(2, ALL)))
+    kept.act(Store(0x10, 0, make_entry(0x20, ALL)))
+    kept.act(Store(0x10, 0, 0))
+    kept.act(Invlpg(GVAS[0]))
+    kept.act(Store(0x20, 1, make_entry(3, ALL)))
+    assert [leaf.gpa >> 12 for leaf in kept.leaves(GVAS[1])] == [2]
+
+
+def test_a_write_needs_an_entry_that_is_dirty() -> None:
+    kept = Kept()
+    kept.act(Store(0x10, 0, make_entry(0x20, ALL)))
+    kept.act(Store(0x20, 0, make_entry(2, ALL & ~D)))
+    (leaf,) = kept.leaves(GVAS[0])
+    assert leaf.permits(LOAD, kept.registers)
+    assert not leaf.permits(STORE, kept.registers)
+
+
+def test_what_cannot_matter_leaves_no_trace() -> None:
+    assert lose((), 0x1000, 0, make_entry(2, ALL)) == ()
+    assert lose((), 0x1000, make_entry(2, P), make_entry(3, ALL)) == (), "A was clear"
+    assert lose((), 0x1000, make_entry(2, P | A), make_entry(2, ALL & ~U)) == ()
+    assert lose((), 0x1000, make_entry(2, ALL | NX), make_entry(2, ALL)) == ()
+    old = make_entry(2, ALL)
+    assert lose((), 0x1000, old, 0) == (Lost(1, ((0x1000, (old,)),)),)  # type: ignore[arg-type]
+    assert forget_page((), PagingRegisters(CONTROLS, 0), GVAS[0]) == ()

@@ -1,0 +1,254 @@
+"""A guest reaches memory only by translations that a processor without a hypervisor may use.
+
+What each vCPU might have cached follows from what happened to the guest's own tables and from the
+vCPU's own invalidations alone; ``vmm.hw.history`` says how. Nothing of KVM's is looked at: not the
+shadow, nor TLBs, nor requests.
+
+    vCPU 0                                 vCPU 1
+    DATA is frame 2
+                                           stores gpte: DATA is frame 4
+    reads DATA in frame 2: may be cached
+    INVLPG DATA
+    reads DATA in frame 2   <--   no table says so since the INVLPG
+
+Departs from the processor: while KVM emulates a store of one vCPU, another one that invalidates may
+still meet the old value afterwards, as if the store came after its invalidation. KVM makes the
+store visible before the shadow has followed.
+
+Not judged: page faults that should not be, accesses that the emulator makes, other PCIDs than 0.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from vmm.bits import G, P, describe_rights
+from vmm.engine.events import Event
+from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
+from vmm.engine.world import World
+from vmm.hw.access import AccessKind
+from vmm.hw.control import forgets_all
+from vmm.hw.events import Access, Exchange, Invlpg, RegistersWritten
+from vmm.hw.history import History, forget_page, keep_global, leaves, lose
+from vmm.hw.memory import part_of
+from vmm.hw.paging import Controls, PagingMode, PagingRegisters, format_of
+from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, GuestPageFault
+from vmm.mmu.memslots import gfn_of
+from vmm.monitors import Oracle
+from vmm.units import ENTRY_BYTES, Gpa, Gva, gpa_to_gfn
+from vmm.vcpu.vcpu import Vm
+
+
+class Held(NamedTuple):
+    """What a vCPU may hold beyond what the tables say now.
+
+    ``controls``: other control states under which it may have been cached.
+    """
+
+    history: History = ()
+    controls: tuple[Controls, ...] = ()
+
+
+class Emulated(NamedTuple):
+    """An emulated store that the shadow has not followed yet; ``old`` is what it replaced."""
+
+    vcpu: int
+    gpa: Gpa
+    old: int
+
+
+class State(NamedTuple):
+    """``held`` of each vCPU, and the emulated stores under way.
+
+    ``has_global``: some entry was global at some time, so that MOV CR3 may leave it.
+    """
+
+    held: tuple[Held, ...]
+    emulated: tuple[Emulated, ...] = ()
+    has_global: bool = False
+
+
+class Architecture(Monitor):
+    """Follows the guest's tables and invalidations, and judges each access."""
+
+    name = "architecture/translation"
+    events = (
+        Access,
+        EmulatedStore,
+        EmulatedStoreDone,
+        Exchange,
+        GuestPageFault,
+        Invlpg,
+        RegistersWritten,
+    )
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.memory = vm.mmu.memory
+
+    def initial(self) -> State:
+        has_global = any(_maybe_global(word) for word in self.vm.layout.content.values())
+        return State((Held(),) * len(self.vm.vcpus), has_global=has_global)
+
+    def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
+        match event:
+            case Access():
+                # A store may hit the very entry that led it there.
+                after = self._stored(state, step, view) if event.write else state
+                if self._allowed(after.held[event.pcpu], event, view):
+                    return after, ()
+                return state, (self._finding(event, view),)
+            case EmulatedStore(gpa, vcpu):
+                olds = [c.old for c in step.changes if c.cell.key == gpa and c.old != c.new]
+                under_way = [*state.emulated, *[Emulated(vcpu, gpa, old) for old in olds]]
+                state = state._replace(emulated=tuple(sorted(under_way)))
+                return self._stored(state, step, view), ()
+            case Exchange():
+                return self._stored(state, step, view), ()
+            case EmulatedStoreDone(gpa, vcpu):
+                rest = [e for e in state.emulated if (e.gpa, e.vcpu) != (gpa, vcpu)]
+                return state._replace(emulated=tuple(rest)), ()
+            case GuestPageFault(number, gva) | Invlpg(number, gva):
+                held, registers = state.held[number], view[self.vm.vcpus[number].registers]
+                left = held._replace(history=forget_page(held.history, registers, gva))
+                return self._replaced(state, number, left, view), ()
+            case RegistersWritten(number):
+                left = self._after_write(state, event)
+                return self._replaced(state, number, left, view), ()
+        return state, ()
+
+    # --- what a vCPU may hold ---
+
+    def _stored(self, state: State, step: Step, view: View) -> State:
+        """Stores to the guest's memory: what they replaced may still be cached."""
+        stores = [
+            (int(change.cell.key), change.old, change.new)  # type: ignore[call-overload]
+            for change in step.changes
+            if change.cell.array in self.memory.arrays and change.old != change.new
+        ]
+        if not stores:
+            return state
+        made = []
+        for held, vcpu in zip(state.held, self.vm.vcpus, strict=True):
+            mode, history = view[vcpu.registers].controls, held.history
+            for word, old, new in stores:
+                history = self._lost(history, mode, word, old, new)
+            made.append(held if history is held.history else held._replace(history=history))
+        has_global = state.has_global or any(_maybe_global(new) for _, _, new in stores)
+        return state._replace(held=tuple(made), has_global=has_global)
+
+    def _lost(self, history: History, controls: Controls, word: int, old: int, new: int) -> History:
+        """A word was stored: one entry, or two of 32-bit paging."""
+        size = format_of(controls).entry_bytes
+        for gpa in range(word, word + ENTRY_BYTES, size) if size else ():
+            was, became = part_of(old, gpa, size), part_of(new, gpa, size)
+            if was != became:
+                history = lose(history, gpa, was, became)
+        return history
+
+    def _after_write(self, state: State, event: RegistersWritten) -> Held:
+        """MOV CR3 leaves global pages; of other changes some leave nothing and some all."""
+        held = state.held[event.pcpu]
+        if event.mov_cr3:
+            if not (state.has_global and event.old.controls.pge):
+                return Held()
+            return held._replace(history=keep_global(held.history, event.old))
+        if forgets_all(event.old.controls, event.new.controls):
+            return Held()
+        former = dict.fromkeys((*held.controls, event.old.controls))
+        return held._replace(controls=tuple(former))
+
+    def _replaced(self, state: State, number: int, held: Held, view: View) -> State:
+        """A vCPU invalidated; of stores under way it may still meet the old values."""
+        controls = view[self.vm.vcpus[number].registers].controls
+        history = held.history
+        for _, gpa, old in state.emulated:
+            history = self._lost(history, controls, gpa, old, view[self.memory.word(gpa)])
+        held = held._replace(history=history)
+        return state._replace(
+            held=(*state.held[:number], held, *state.held[number + 1 :]),
+        )
+
+    # --- judging ---
+
+    def _allowed(self, held: Held, event: Access, view: View) -> bool:
+        registers = view[self.vm.vcpus[event.pcpu].registers]
+        if registers.controls.mode is PagingMode.NONE:
+            return event.gva >> 12 == gfn_of(event.pfn)
+        # Mostly the tables say so as they are now; only if not, what they said matters.
+        return self._found((), (registers,), event, view) or (
+            held != Held()
+            and self._found(
+                held.history,
+                tuple(
+                    [registers._replace(controls=c) for c in (registers.controls, *held.controls)]
+                ),
+                event,
+                view,
+            )
+        )
+
+    def _found(
+        self, history: History, states: tuple[PagingRegisters, ...], event: Access, view: View
+    ) -> bool:
+        kind = AccessKind(event.write, event.user, event.fetch)
+        read, gfn = partial(self._entry, view), gfn_of(event.pfn)
+        return any(
+            gpa_to_gfn(Gpa(leaf.gpa)) == gfn and leaf.permits(kind, registers)
+            for registers in states
+            for leaf in leaves(history, registers, event.gva, read)
+        )
+
+    def _entry(self, view: View, gpa: int, size: int) -> int:
+        return part_of(view[self.memory.word(gpa)], gpa, size)
+
+    def _finding(self, event: Access, view: View) -> Finding:
+        registers = view[self.vm.vcpus[event.pcpu].registers]
+        read = partial(self._entry, view)
+        now = [
+            f"gfn {gpa_to_gfn(Gpa(leaf.gpa)):#x} {describe_rights(leaf.rights)}"
+            for leaf in leaves((), registers, event.gva, read)
+        ]
+        verb = "writes" if event.write else "fetches" if event.fetch else "reads"
+        how = "a TLB entry" if event.cached else "a walk of the shadow"
+        return SPEC.finding(
+            "architecture/translation",
+            f"vCPU {event.pcpu} {verb} gva {event.gva:#x} in gfn {gfn_of(event.pfn):#x} through "
+            f"{how}: no processor would, since its tables lead to {now[0] if now else 'no page'}, "
+            "and what they said before is invalidated",
+            f"tlb{event.pcpu}",
+            *self._walked(registers, event.gva, view),
+        )
+
+    def _walked(self, registers: PagingRegisters, gva: Gva, view: View) -> list[str]:
+        """The words of the tables that a walk meets now."""
+        names: list[str] = []
+
+        def read(gpa: int, size: int) -> int:
+            names.append(self.memory.word(gpa).name)
+            return self._entry(view, gpa, size)
+
+        list(leaves((), registers, gva, read))
+        return names
+
+
+def _maybe_global(word: int) -> bool:
+    """Whether a word may be a global entry, or two of 4 bytes of which one may be."""
+    return any(entry & (P | G) == P | G for entry in (word, word >> 32))
+
+
+def _build(world: World, vm: Vm | None) -> Architecture | None:
+    del world
+    return None if vm is None else Architecture(vm)
+
+
+SPEC = Oracle(
+    title="a guest uses only translations that a processor may hold of its own tables",
+    source="Intel SDM vol. 3, 4.10.2 to 4.10.5",
+    rule=(
+        "an access goes through a walk of the guest's own tables that could be made since the vCPU "
+        "last invalidated it"
+    ),
+    build=_build,
+)
