@@ -106,6 +106,7 @@ def machines() -> tuple[Machine, ...]:
     """A machine of each era and one of each feature, with store buffers."""
     configs = [MachineConfig(era=era, smp=True) for era in ERAS]
     configs += [MachineConfig(features=(name,)) for name in features()]
+    configs.append(MachineConfig(structure_caches=True))
     return tuple(build(config) for config in configs)
 
 
