@@ -68,7 +68,9 @@ def test_the_engine_is_said_and_compiling_counts_as_start_up(
 def test_one_job_does_what_more_were_asked_for(lab: Lab) -> None:
     words = ("explore", CALIBRATION, "--jobs", 2)
     assert lab.vmm(*words, "--json").json["jobs"] == 1
-    assert "1 of 2: this search runs in one process" in lab.vmm(*words).out
+    assert "1 of 2: only the loops of numba run on several threads" in lab.vmm(*words).out
+    said = lab.vmm(*words, "--engine", "numba", "--json").json
+    assert (said["jobs"], said["states"]) == (2, 2_694)
 
 
 def test_the_reference_search_has_one_engine(lab: Lab) -> None:

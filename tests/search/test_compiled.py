@@ -17,6 +17,7 @@ from tests.search.worlds import notifier_retry
 from vmm.search import compiled, exhaustive
 from vmm.search.compiled import Loops
 from vmm.search.exhaustive import search
+from vmm.search.parted import PartedStates
 from vmm.search.seen import SeenStates
 
 ROOT = Path(__file__).parents[2]
@@ -24,15 +25,23 @@ ROOT = Path(__file__).parents[2]
 HASHES = st.lists(st.integers(0, 40).map(lambda n: n * 0x9E3779B97F4A7C15 % 2**64 & ~0xFF0))
 """Few different ones, and with few low bits that differ, so that they repeat and collide."""
 
+LOOPS = {jobs: Loops(jobs) for jobs in (1, 2, 3)}
+JOBS = pytest.mark.parametrize("jobs", [1, 2])
+
 
 @settings(deadline=None)
-@given(batches=st.lists(HASHES, max_size=6), changes=st.integers(0, 6))
-def test_hash_table(batches: list[list[int]], changes: int) -> None:
+@given(
+    batches=st.lists(HASHES, max_size=6),
+    changes=st.integers(0, 6),
+    jobs=st.sampled_from(sorted(LOOPS)),
+)
+def test_hash_table(batches: list[list[int]], changes: int, jobs: int) -> None:
     """Any number of batches in numpy, then the rest compiled: states have the same numbers."""
-    plain, looped, known = SeenStates(8), SeenStates(8), dict[int, int]()
+    plain, known = SeenStates(8), dict[int, int]()
+    looped: SeenStates | PartedStates = SeenStates(8)
     for done, batch in enumerate(batches):
         if done == changes:
-            looped.loops = Loops()
+            looped = PartedStates(LOOPS[jobs], looped.hashes, looped.count)
         hashes = np.array(batch, np.uint64)
         first = [batch.index(sought) for sought in dict.fromkeys(batch) if sought not in known]
         numbers = [known.setdefault(sought, len(known)) for sought in batch]
@@ -46,30 +55,37 @@ def test_hash_table(batches: list[list[int]], changes: int) -> None:
 class Uncompiled(Loops):
     """Python that checks its indices."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, jobs: int = 1) -> None:
+        self.seconds, self.jobs, self._threads = 0.0, jobs, None
         for loop in compiled.LOOPS:
             setattr(self, loop.__name__, loop)
 
 
+@JOBS
 @pytest.mark.parametrize("first", [0, 40])
-def test_loops_stay_within_their_arrays(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loops_stay_within_their_arrays(
+    first: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exhaustive, "Loops", Uncompiled)
     with np.errstate(over="ignore"):
         for seed in range(first, first + 10):
             for make, reduce in ((random_world, False), (guarded_world, True)):
                 expected, found = [
-                    search(make(seed)[0], engine=engine, reduce=reduce)
+                    search(make(seed)[0], engine=engine, reduce=reduce, jobs=jobs)
                     for engine in ("numpy", "numba")
                 ]
                 assert told(expected) == told(found)
 
 
+@JOBS
 @pytest.mark.parametrize("gaps", [6, 50])
-def test_room_that_runs_out(gaps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_that_runs_out(gaps: int, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "GAPS", gaps)
     monkeypatch.setattr(compiled, "ROOM", 1)
-    expected, found = [search(notifier_retry(2, guard=False), engine=e) for e in ("numpy", "numba")]
+    expected, found = [
+        search(notifier_retry(2, guard=False), engine=engine, jobs=jobs)
+        for engine in ("numpy", "numba")
+    ]
     assert told(expected) == told(found)
 
 
@@ -103,8 +119,8 @@ def test_without_a_place_to_keep_what_was_compiled(tmp_path: Path) -> None:
     code = (
         "import numpy, vmm.search.compiled as c\n"
         f"assert c.__file__.startswith({str(tmp_path)!r})\n"
-        "from vmm.search.seen import SeenStates\n"
-        "seen = SeenStates()\nseen.loops = c.Loops()\n"
+        "from vmm.search.parted import PartedStates\n"
+        "seen = PartedStates(c.Loops(), numpy.zeros(1, numpy.uint64), 0)\n"
         "print(seen.add(numpy.array([7, 9, 7], numpy.uint64))[0])"
     )
     said = subprocess.run(
@@ -118,12 +134,30 @@ def test_without_a_place_to_keep_what_was_compiled(tmp_path: Path) -> None:
     assert said.stdout.strip() == "[0 1 0]", said.stderr
 
 
+@JOBS
 @pytest.mark.parametrize("first", [0, 15])
-def test_reduced_searches_are_the_same(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reduced_searches_are_the_same(
+    first: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exhaustive, "CHUNK", 7)
     for seed in range(first, first + 15):
         expected, found = [
-            search(judged(guarded_world(seed)[0], seed), engine=engine, reduce=True, shortest=False)
+            search(
+                judged(guarded_world(seed)[0], seed),
+                engine=engine,
+                jobs=jobs,
+                reduce=True,
+                shortest=False,
+            )
             for engine in ("numpy", "numba")
         ]
         assert told(expected) == told(found), f"seed {seed}"
+
+
+def test_jobs_are_those_of_the_loops() -> None:
+    with_loops, without = [
+        search(notifier_retry(2, guard=True), engine=engine, jobs=2)
+        for engine in ("numba", "numpy")
+    ]
+    assert (with_loops.jobs, without.jobs) == (2, 1)
+    assert told(with_loops) == told(without)

@@ -28,7 +28,7 @@ SEEDS = range(80)
 
 def told(result: Result) -> Result:
     """All that two searches say, but for budgets, hashes and speed."""
-    return replace(result, stop=None, collision_bound=0.0, engine="", startup_seconds=0.0)
+    return replace(result, stop=None, collision_bound=0.0, engine="", jobs=1, startup_seconds=0.0)
 
 
 def replays(world: World, result: Result) -> None:

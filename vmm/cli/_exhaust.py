@@ -78,6 +78,7 @@ def _search_named(name: str, limits: Budget) -> Callable[..., Result]:
         max_states=limits.max_states,
         max_bytes=limits.max_bytes,
         engine=limits.engine,
+        jobs=limits.jobs,
         reduce=limits.reduce,
     )
 
@@ -99,8 +100,8 @@ def _lines(result: Result, seconds: float, rehashed: bool | None, jobs: int) -> 
         lines.append(
             " reduced states that differ in no way that matters are left out (--reduction)"
         )
-    if jobs > 1:
-        lines.append(f" jobs    1 of {jobs}: this search runs in one process")
+    if jobs > result.jobs:
+        lines.append(f" jobs    1 of {jobs}: only the loops of numba run on several threads")
     if result.collision_bound > COLLISION_WORTH_A_WORD:
         lines.append(
             f" hashes  two states were taken for one with a probability below "
@@ -131,7 +132,7 @@ def _keys(result: Result, seconds: float, rehashed: bool | None) -> dict[str, An
         "collision_bound": result.collision_bound,
         "rehashed": rehashed,
         "engine": result.engine,
-        "jobs": 1,
+        "jobs": result.jobs,
     }
 
 

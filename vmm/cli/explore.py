@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes that sample.",
+    help="Processes that sample; threads that visit states (numba). Same result.",
 )
 @click.option("--keep-going", is_flag=True, help="Sample on after a finding, for others.")
 @options.seed_option()

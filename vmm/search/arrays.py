@@ -11,6 +11,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.signedinteger[Any]]
 Numbers = npt.NDArray[np.int32]
 """What is kept of each state or step, so that it takes no more room than it must."""
+Words = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[Any]
@@ -38,6 +39,16 @@ def appended(array: A, size: int, items: Sequence[int]) -> A:
 def smallest_type(largest: int) -> npt.DTypeLike:
     """The narrowest unsigned type that holds ``largest``."""
     return np.min_scalar_type(largest)
+
+
+def stacked(parts: Sequence[Matrix], width: int, kind: npt.DTypeLike) -> Matrix:
+    """One matrix of rows that were built one after the other, some without the last columns."""
+    whole = np.zeros((sum(map(len, parts)), width), kind)
+    first = 0
+    for part in parts:
+        whole[first : first + len(part), : part.shape[1]] = part
+        first += len(part)
+    return whole
 
 
 class Rows:

@@ -25,7 +25,7 @@ from vmm.engine.oracles import Oracles, stuck
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
 from vmm.errors import UsageError
-from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Rows, smallest_type
+from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Rows, smallest_type, stacked
 from vmm.search.budget import BYTES_UNKNOWN, default_bytes
 from vmm.search.columns import Columns
 from vmm.search.compiled import Compiled, Loops, is_installed
@@ -34,6 +34,7 @@ from vmm.search.judge import NOTHING, Judge
 from vmm.search.kernels import Moves
 from vmm.search.liveness import livelock
 from vmm.search.moves import Found, TaskMoves
+from vmm.search.parted import PartedStates
 from vmm.search.paths import Paths
 from vmm.search.reduction import Reduction, Runner
 from vmm.search.result import Result, Stop, Verdict
@@ -70,6 +71,7 @@ def search(
     witnesses: bool = True,
     seed: int = 1,
     engine: str = "auto",
+    jobs: int = 1,
     reduce: bool = False,
     shortest: bool = True,
     on_progress: Progress | None = None,
@@ -79,13 +81,14 @@ def search(
     ``max_states`` or ``max_bytes`` ends the search soon after so many; Ctrl-C ends it as well; all
     keep what was found. What a reduced search finds need not be shortest: so it is searched for
     again without reduction, unless ``shortest`` is off. ``engine`` is one of ``ENGINES`` and
-    matters for the speed only. Errors: whatever a task raises, CaptureRefused, ForeignAwait,
-    Nondeterminism; UsageError if numba is asked for and not there.
+    matters for the speed only; so do ``jobs``, the threads of numba's loops. Errors: whatever a
+    task raises, CaptureRefused, ForeignAwait, Nondeterminism; UsageError if numba is asked for and
+    not there.
     """
     if engine == "numba" and not is_installed():
         raise UsageError("numba is not installed: pip install 'vmm[fast]', or take engine numpy")
     run = _Search(world, monitors=monitors, witnesses=witnesses, seed=seed)
-    run.engine = engine
+    run.engine, run.jobs = engine, jobs
     run.max_states, run.max_bytes = max_states, max_bytes or default_bytes()
     run.reduction = Reduction(world) if reduce else None
     try:
@@ -103,7 +106,7 @@ class _Search:
 
     max_states: int | None = None
     max_bytes = BYTES_UNKNOWN
-    engine = "auto"
+    engine, jobs = "auto", 1
 
     def __init__(self, world: World, *, monitors: bool, witnesses: bool, seed: int) -> None:
         self.world = world
@@ -130,7 +133,7 @@ class _Search:
         """No state has been seen; what was learned of tasks and monitors stays."""
         self.stop: Stop | None = Stop.INTERRUPT
         self.compiled: Compiled | None = None
-        self.seen = SeenStates()
+        self.seen: SeenStates | PartedStates = SeenStates()
         self.paths = Paths()
         self.steps = Steps()
         self.depth = self.transitions = self.deadlocks = 0
@@ -231,14 +234,14 @@ class _Search:
                 break
             if on_progress is not None and done < len(frontier):
                 on_progress(self.paths.count, self.paths.count - base - done)
-        return self.stacked(fresh)
+        return stacked(fresh, self.columns.width, smallest_type(self.columns.largest))
 
     def take_over(self, states: int) -> None:
         """Let compiled loops expand the states from here on, if so many are worth it."""
         if self.compiled is not None or self.engine == "numpy":
             return
         if self.engine == "numba" or (states >= WORTH_COMPILING and is_installed()):
-            self.loops = self.loops or Loops()
+            self.loops = self.loops or Loops(self.jobs)
             self.compiled = Compiled(
                 self.world.tasks,
                 forest=self.forest,
@@ -248,23 +251,13 @@ class _Search:
                 runner=self.runner,
                 loops=self.loops,
             )
-            self.seen.loops = self.steps.loops = self.loops
+            self.seen = PartedStates(self.loops, self.seen.hashes, self.seen.count)
+            self.steps.loops = self.loops
 
     def chunk_size(self) -> int:
         if self.max_states is None:
             return CHUNK
         return min(CHUNK, max(CHUNK_MIN, self.max_states - self.paths.count))
-
-    def stacked(self, parts: Sequence[Matrix]) -> Matrix:
-        """One matrix of rows that were built one after the other."""
-        width = self.columns.width
-        kind = smallest_type(self.columns.largest)
-        whole = np.zeros((sum(map(len, parts)), width), kind)
-        first = 0
-        for part in parts:
-            whole[first : first + len(part), : part.shape[1]] = part
-            first += len(part)
-        return whole
 
     def check_budgets(self) -> None:
         more = CHUNK * max(1, len(self.automata))
@@ -467,6 +460,7 @@ class _Search:
             stop=self.stop,
             collision_bound=states * states / 2.0**65,
             engine="numpy" if self.compiled is None else "numba",
+            jobs=1 if self.compiled is None or self.loops is None else self.loops.jobs,
             startup_seconds=0.0 if self.loops is None else self.loops.seconds,
             reduced=self.reduction is not None,
         )
@@ -495,5 +489,7 @@ class _Search:
         return shown
 
     def close(self) -> None:
+        if self.loops is not None:
+            self.loops.close()
         for automaton in self.automata:
             automaton.close()

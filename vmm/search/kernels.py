@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Numbers
+from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Numbers, Words
 from vmm.search.forest import UNKNOWN
 from vmm.search.judge import NOTHING
 
@@ -24,6 +24,15 @@ _NOTHING = -1 - NOTHING
 GOING, ALWAYS, MOVED, RESTING = range(4)
 """When a task is asked: while a foreground task runs; always; if the state does not end the run;
 if it does not and no foreground task runs. The last two come after the first two."""
+
+UPPER = (1 << 31) - 1
+"""So many of the upper bits of a hash say whose table it belongs to, and are its mark there."""
+
+NUMBER = (1 << 32) - 1
+"""The bits of a word in a table that are the number of a state plus one."""
+
+BLOCK = 256
+"""States that are looked up in the hash table together."""
 
 LOOKS_AHEAD = 256
 """States or moves that are looked through for more gaps once there is one, to save calls."""
@@ -299,52 +308,95 @@ def run_on(
     return stopped, missing, steps
 
 
-def number(
-    sought: Hashes,
-    hashes: Hashes,
-    table: Numbers,
-    known: int,
-    numbers: Numbers,
-    fresh: Numbers,
-) -> int:
-    """Number states as ``SeenStates`` does; ``known`` of them are in the table.
+def claim(
+    sought: Words, hashes: Words, tables: Words, part: int, numbers: Numbers, slots: Ints
+) -> None:
+    """Find states in the table of one part, and claim slots for those that are not there.
 
-    Fills ``numbers`` and ``fresh``, and gives how many are known now.
+    Fills ``numbers``; for a new state that is minus one minus the place where it occurs first, and
+    there ``slots`` has its slot, which holds the same until ``settle``. See ``parted``.
     """
+    table, parts = tables[part], len(tables)
     mask = len(table) - 1
-    count = known
+    mine, places = np.zeros(BLOCK, np.int64), np.zeros(BLOCK, np.int64)
+    words, alike = np.zeros(BLOCK, np.int64), np.zeros(BLOCK, np.bool_)
+    for begin in range(0, len(sought), BLOCK):
+        size = 0
+        for state in range(begin, min(begin + BLOCK, len(sought))):
+            mine[size] = state
+            size += (sought[state] >> 33 & UPPER) * parts >> 31 == part
+        # A look at the table or at a hash waits for memory. Those of many states stand here one
+        # after the other, with nothing in between that depends on them, to wait at the same time.
+        for at in range(size):
+            places[at] = sought[mine[at]] & mask
+            words[at] = table[places[at]]
+        for at in range(size):
+            mark = sought[mine[at]] >> 32 & UPPER
+            while words[at] > 0 and words[at] >> 32 != mark:
+                places[at] = (places[at] + 1) & mask
+                words[at] = table[places[at]]
+        for at in range(size):
+            known = words[at] & NUMBER if words[at] > 0 else 1
+            alike[at] = hashes[known - 1] == sought[mine[at]]
+        for at in range(size):
+            state, word = mine[at], words[at]
+            if word <= 0 or not alike[at]:
+                # An earlier one of the block may have claimed the slot that was found empty.
+                slot, mark, word = places[at], sought[state] >> 32 & UPPER, table[places[at]]
+                while word != 0:
+                    if word < 0 and sought[-1 - word] == sought[state]:
+                        break
+                    if word >> 32 == mark and hashes[(word & NUMBER) - 1] == sought[state]:
+                        break
+                    slot = (slot + 1) & mask
+                    word = table[slot]
+                if word == 0:
+                    word = table[slot] = -1 - state
+                    slots[state] = slot
+            numbers[state] = (word & NUMBER) - 1 if word > 0 else word
+
+
+def settle(sought: Words, tables: Words, known: int, numbers: Numbers, slots: Ints) -> int:
+    """Number the new states from ``known`` on in the order in which they occur first.
+
+    Gives how many are known now; ``slots`` then begins with the places where new ones occur first.
+    """
+    parts, count = len(tables), known
     for at in range(len(sought)):
-        wanted = sought[at]
-        slot = np.int64(wanted & np.uint64(mask))
-        while table[slot] != 0 and hashes[table[slot] - 1] != wanted:
-            slot = (slot + 1) & mask
-        if table[slot] == 0:
-            hashes[count] = wanted
-            fresh[count - known] = at
+        if numbers[at] >= 0:
+            continue
+        first = -1 - numbers[at]
+        if first == at:
+            part, mark = (sought[at] >> 33 & UPPER) * parts >> 31, sought[at] >> 32 & UPPER
+            numbers[at] = count
+            tables[part, slots[at]] = mark << 32 | (count + 1)
+            slots[count - known] = at
             count += 1
-            table[slot] = count
-        numbers[at] = table[slot] - 1
+        else:
+            numbers[at] = numbers[first]
     return count
 
 
-def place(hashes: Hashes, table: Numbers) -> None:
-    """Enter states that are all different, by the numbers of their hashes, into an empty table."""
+def place(hashes: Words, tables: Words, part: int) -> None:
+    """Enter those states that belong to a part into its table, which is empty, by their numbers."""
+    table, parts = tables[part], len(tables)
     mask = len(table) - 1
-    for known in range(len(hashes)):
-        slot = np.int64(hashes[known] & np.uint64(mask))
-        while table[slot] != 0:
-            slot = (slot + 1) & mask
-        table[slot] = known + 1
+    for number in range(len(hashes)):
+        wanted = hashes[number]
+        if (wanted >> 33 & UPPER) * parts >> 31 == part:
+            slot = wanted & mask
+            while table[slot] != 0:
+                slot = (slot + 1) & mask
+            table[slot] = (wanted >> 32 & UPPER) << 32 | (number + 1)
 
 
-def spread(sources: Numbers, targets: Numbers, free: Flags) -> int:
-    """Free each source of a step whose target is free, last step first; gives how many are new."""
-    freed = 0
-    for step in range(len(sources) - 1, -1, -1):
-        if free[targets[step]] and not free[sources[step]]:
-            free[sources[step]] = True
-            freed += 1
-    return freed
+def follow(onward: Numbers) -> None:
+    """Let each state lead to where going on from it ends, which is where a state leads to itself.
+
+    All others lead to states with larger numbers.
+    """
+    for state in range(len(onward) - 1, -1, -1):
+        onward[state] = onward[onward[state]]
 
 
 def build(

@@ -35,9 +35,9 @@ class Result:
     each distinct content of the observable cells in quiet or deadlocked states, by cell name;
     sparse cells that hold their initial value are left out. ``local_states`` is per task.
     ``collision_bound`` bounds the probability that two states were taken for one. ``engine`` is
-    what expanded the states at last: python, numpy or numba; ``startup_seconds`` are those that
-    went into importing numba and compiling. ``reduced``: the counts are those of a search with
-    partial-order reduction.
+    what expanded the states at last: python, numpy or numba, on ``jobs`` threads;
+    ``startup_seconds`` are those that went into importing numba and compiling. ``reduced``: the
+    counts are those of a search with partial-order reduction.
     """
 
     verdict: Verdict
@@ -54,6 +54,7 @@ class Result:
     stop: Stop | None = None
     collision_bound: float = 0.0
     engine: str = "python"
+    jobs: int = 1
     startup_seconds: float = 0.0
     reduced: bool = False
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from vmm.search.arrays import Hashes, Ints, Numbers, roomier
-
-if TYPE_CHECKING:
-    from vmm.search.compiled import Loops
 
 EMPTY = 0
 LOAD_MAX = 0.5
@@ -20,12 +15,7 @@ BLOCK = 1 << 16
 
 
 class SeenStates:
-    """Numbers states by first arrival: 0, 1, 2 ... Equal hashes are taken for equal states.
-
-    ``loops`` are compiled ones, once a search is large enough for them.
-    """
-
-    loops: Loops | None = None
+    """Numbers states by first arrival: 0, 1, 2 ... Equal hashes are taken for equal states."""
 
     def __init__(self, room: int = 1 << 12) -> None:
         self.count = 0
@@ -52,8 +42,6 @@ class SeenStates:
         Gives (the number of each, the position at which each new state occurs first, by number).
         """
         self._make_room(len(hashes))
-        if self.loops is not None:
-            return self._add_in(self.loops, hashes)
         before = self.count
         table, mask = self._table, np.uint64(len(self._table) - 1)
         numbers = np.empty(len(hashes), np.intp)
@@ -78,12 +66,6 @@ class SeenStates:
         if len(fresh) > 1:
             return self._in_order(before, numbers, np.concatenate(fresh), np.concatenate(claimed))
         return numbers, fresh[0] if fresh else np.empty(0, np.intp)
-
-    def _add_in(self, loops: Loops, hashes: Hashes) -> tuple[Numbers, Numbers]:
-        known = self.count
-        numbers, fresh = [np.empty(len(hashes), np.int32) for _ in range(2)]
-        self.count = loops.number(hashes, self.hashes, self._table, known, numbers, fresh)
-        return numbers, fresh[: self.count - known]
 
     def _in_order(self, known: int, numbers: Ints, fresh: Ints, slots: Ints) -> tuple[Ints, Ints]:
         """Number the states from ``known`` on anew, by the place where each occurs first."""
@@ -114,9 +96,6 @@ class SeenStates:
             slots *= 2
         if slots != len(self._table):
             self._table = np.zeros(slots, np.int32)
-            if self.loops is not None:
-                self.loops.place(self.hashes[: self.count], self._table)
-                return
             for first in range(0, self.count, BLOCK):
                 self._place(np.arange(first, min(first + BLOCK, self.count)))
 

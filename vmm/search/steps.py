@@ -7,7 +7,6 @@ no round can be fair, which the learned tables often tell, next to nothing is do
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +40,8 @@ class Steps:
         self.nbytes = 0
         """Memory in use."""
         self._ends: Flags = np.zeros(1 << 12, np.bool_)
-        self._onward: Flags = np.zeros(1 << 12, np.bool_)
+        self._onward: Numbers = np.zeros(1 << 12, np.int32)
+        """For each state one to which it has a step at the next level; 0 if there is none."""
         self._chunks: list[tuple[int, npt.NDArray[Any], Numbers, npt.NDArray[Any]]] = []
         self._deepens = True
         """Whether each step leads to the next level, so that there is no way back."""
@@ -57,7 +57,7 @@ class Steps:
         self._deepens = self._deepens and bool(down.all())
         before = self._ends.nbytes + self._onward.nbytes
         self._onward = roomier(self._onward, deeper)
-        self._onward[base + sources[down]] = True
+        self._onward[base + sources[down]] = targets[down]
         chunk = _narrow(sources), targets.astype(np.int32), _narrow(edges)
         self._chunks.append((base, *chunk))
         now = self._ends.nbytes + self._onward.nbytes
@@ -69,41 +69,55 @@ class Steps:
             self._ends = roomier(self._ends, int(states.max()) + 1)
             self._ends[states] = True
 
-    def _reversed(self) -> Iterator[tuple[Numbers, Numbers]]:
-        for base, sources, targets, _ in reversed(self._chunks):
-            yield sources.astype(np.int32) + np.int32(base), targets
-
     # --- lost states ---
 
     def lost(self, states: int) -> Flags | None:
         """Those of so many states from which no end can be reached; None if there are none.
 
-        A state with a step to the next level is lost only if some state there is. So where every
-        state that is no end has one, the graph is not looked at.
+        From most states some way leads on and on to deeper levels, to an end or to a state that is
+        *stuck*: it has no step to the next level. So the graph is looked at only where stuck states
+        do not get away by a step of theirs and by such ways.
         """
         free = roomier(self._ends, states)[:states].copy()
-        if (free | roomier(self._onward, states)[:states]).all():
+        onward = roomier(self._onward, states)[:states].copy()
+        stuck = ~free & (onward == 0)
+        if not stuck.any() or self._all_get_away(free.copy(), stuck, onward):
             return None
-        steps, freed = self._reversed(), 1
+        steps = [(base + at.astype(np.intp), targets) for base, at, targets, _ in self._chunks]
+        before = -1
         # From the last steps to the first, as most lead to the next level, until nothing changes.
-        while freed:
-            freed, left = 0, []
-            for sources, targets in steps:
-                freed += self._spread(sources, targets, free)
+        while (now := int(np.count_nonzero(free))) != before:
+            before, left = now, []
+            for sources, targets in reversed(steps):
+                free[sources.compress(free.take(targets))] = True
                 still = np.flatnonzero(~free.take(sources))
                 if still.size:
                     left.append((sources[still], targets[still]))
-            steps = iter(left)
+            steps = left[::-1]
         return None if free.all() else ~free
 
-    def _spread(self, sources: Numbers, targets: Numbers, free: Flags) -> int:
-        """Free the sources of steps whose targets are free; whether that changed anything."""
+    def _all_get_away(self, free: Flags, stuck: Flags, onward: Numbers) -> bool:
+        """Whether from each stuck state one step, and then the way on, leads to an end.
+
+        Or to another stuck state of which that holds.
+        """
+        there = np.flatnonzero(free | stuck)
+        onward[there] = there
         if self.loops is not None:
-            return int(self.loops.spread(sources, targets, free))
-        now_free = sources.compress(free.take(targets))
-        changed = not free.take(now_free).all()
-        free[now_free] = True
-        return int(changed)
+            self.loops.follow(onward)
+        else:
+            while not np.array_equal(further := onward[onward], onward):
+                onward = further
+        found = [(np.empty(0, np.intp), np.empty(0, np.int32))]
+        for base, offsets, targets, _ in self._chunks:
+            at = np.flatnonzero(stuck[base:].take(offsets))
+            found.append((base + offsets[at].astype(np.intp), targets[at]))
+        sources, targets = [np.concatenate(part) for part in zip(*found, strict=True)]
+        led, before = onward[targets], -1
+        while (now := int(np.count_nonzero(free))) != before:
+            before = now
+            free[sources[free[led]]] = True
+        return bool(free[there].all())
 
     # --- rounds ---
 
@@ -123,11 +137,11 @@ class Steps:
         found = []
         outside = np.zeros(len(self._onward) + 1, np.bool_)
         for base, offsets, _, edges in self._chunks:
-            outside[base + offsets[away[edges]].astype(np.intp)] = True
+            outside[base + offsets[away.take(edges)].astype(np.intp)] = True
         for base, offsets, targets, edges in self._chunks:
-            at = np.flatnonzero(again[edges])
+            at = np.flatnonzero(again.take(edges))
             sources = base + offsets[at].astype(np.intp)
-            inside = ~(outside[sources] | outside[targets[at]])
+            inside = ~(outside.take(sources) | outside.take(targets[at]))
             at, sources = at[inside], sources[inside]
             found.append((sources, targets[at].astype(np.intp), edges[at].astype(np.intp)))
         kept = _trimmed(*[np.concatenate(part) for part in zip(*found, strict=True)])
