@@ -110,12 +110,12 @@ class RunLoop(run_loop.RunLoop):
 
     async def serve_reload(self, vcpu: Vcpu) -> None:
         """Let go of the root if somebody asked for it."""
-        if await vcpu.requests.update(_take, MMU_RELOAD):
+        if await vcpu.requests.update(take_request, MMU_RELOAD):
             await vcpu.mmu.roots.free(vcpu)
 
     async def serve_requests(self, vcpu: Vcpu) -> None:
         """Flush if somebody asked for it: on the root that the guest will run on."""
-        if await vcpu.requests.update(_take, TLB_FLUSH) or not vcpu.pcpu.tagged:
+        if await vcpu.requests.update(take_request, TLB_FLUSH) or not vcpu.pcpu.tagged:
             await vcpu.pcpu.flush()
 
     async def publish_mode(self, vcpu: Vcpu) -> None:
@@ -152,7 +152,8 @@ def _invalidate(
     return (tuple(sorted((*rest, (invalid.role, number)))), invalid), None
 
 
-def _take(requests: int, bit: int) -> tuple[int, bool]:
+def take_request(requests: int, bit: int) -> tuple[int, bool]:
+    """Clear a request; whether it was made. For ``Cell.update``."""
     return requests & ~bit, bool(requests & bit)
 
 

@@ -123,6 +123,20 @@ class MmuDestroyed(Event, frozen=True):
     """The VM's MMU is torn down: nothing of it may be left."""
 
 
+class ShadowPageUnsync(Event, frozen=True):
+    """The table in ``gfn`` may be written natively from here on, as far as this page goes."""
+
+    page: int
+    gfn: Gfn
+
+
+class ShadowPageSynced(Event, frozen=True):
+    """A shadow page of ``gfn`` is being brought up to date: its table is protected again."""
+
+    page: int
+    gfn: Gfn
+
+
 class ShadowPageInvalid(Event, frozen=True):
     """A shadow page of ``gfn`` was zapped while it is in use: it is freed later."""
 

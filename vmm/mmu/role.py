@@ -19,7 +19,16 @@ from typing import NamedTuple
 
 from vmm.bits import U, W, describe_rights
 from vmm.hw.paging import FORMATS, HOST, Controls, PagingMode
-from vmm.units import ENTRIES_PER_TABLE, LEVEL_BITS, PAGE_SHIFT, Gva, page_offset
+from vmm.units import (
+    ENTRIES_PER_TABLE,
+    LEVEL_BITS,
+    PAGE_SHIFT,
+    Gfn,
+    Gpa,
+    Gva,
+    gfn_to_gpa,
+    page_offset,
+)
 
 PAE_ROOT_LEVEL = 2
 """Level of the four roots of a vCPU whose shadow is walked in PAE format."""
@@ -90,6 +99,11 @@ class Role(NamedTuple):
         return tuple(
             at % ENTRIES_PER_TABLE for at in wide if at // ENTRIES_PER_TABLE == self.quadrant
         )
+
+    def gpte_of(self, gfn: Gfn, index: int) -> Gpa:
+        """Where the gpte lies that spte ``index`` of a level-1 page of ``gfn`` shadows."""
+        first = ENTRIES_PER_TABLE * self.quadrant if self.glevels == 2 else 0
+        return Gpa(gfn_to_gpa(gfn) + self.gpte_bytes * (first + index))
 
     def below(self, gva: Gva, level: int, access: int) -> Role:
         """The role of the shadow of a guest table on the way to ``gva``."""

@@ -55,8 +55,11 @@ def format_header(header: Header | None) -> str:
 class ShadowPage(ModelObject):
     """One shadow table. Its sptes are read by hardware without the lock, hence write guarded.
 
-    ``present`` indexes the present sptes, so that loops need not visit 512 entries.
+    ``present`` indexes the present sptes, so that loops need not visit 512 entries. ``unsync`` says
+    that its guest table may be written natively; None: never (it comes with the feature unsync).
     """
+
+    unsync: Cell[bool] | None = None
 
     def __init__(
         self, world: World, number: int, lock: Lock, sptes: CellArray[SpteRef, int]

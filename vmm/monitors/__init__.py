@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmm.engine.monitor import Finding, Monitor
+from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.world import World
+from vmm.mmu.shadow_page import ShadowPage
 from vmm.vcpu.vcpu import Vm
 
 
@@ -26,3 +27,8 @@ class Oracle:
     def finding(self, code: str, message: str, *cells: str) -> Finding:
         """A violation of the rule."""
         return Finding(code, message, self.rule, self.source, cells)
+
+
+def is_unsync(page: ShadowPage, view: View) -> bool:
+    """Whether the guest may write the page's table natively, so that its sptes may be old."""
+    return page.unsync is not None and view[page.unsync]

@@ -14,8 +14,8 @@ from vmm.mmu.api import EmulatedStore, EmulatedStoreDone
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.mmu.role import Role
-from vmm.mmu.shadow_page import Header, SpteRef, format_header
-from vmm.monitors import Oracle
+from vmm.mmu.shadow_page import Header, ShadowPage, SpteRef, format_header
+from vmm.monitors import Oracle, is_unsync
 from vmm.units import (
     ENTRIES_PER_TABLE,
     PAGE_BYTES,
@@ -37,7 +37,8 @@ Pending = tuple[tuple[int, Gpa], ...]
 class SpteAgrees(Audit):
     """The state is the emulated stores that reached memory but not the shadow yet.
 
-    Their gptes are excused; all others must agree whenever mmu_lock is released.
+    Their gptes are excused, and those of tables that are left out of sync; all others must agree
+    whenever mmu_lock is released.
     """
 
     name = "audit/spte-agrees"
@@ -45,6 +46,7 @@ class SpteAgrees(Audit):
 
     def __init__(self, mmu: ShadowMmu) -> None:
         self.mmu = mmu
+        self.pages = {page.unsync: page for page in mmu.cache.pages if page.unsync is not None}
 
     def initial(self) -> Pending:
         return ()
@@ -59,7 +61,7 @@ class SpteAgrees(Audit):
     def watched(self) -> tuple[Cell[Any] | CellArray[Any, Any], ...]:
         # A gpte of a shadowed table changes by an emulated store, after which its spte is updated;
         # what changes behind the MMU's back is seen by the full audit and by write protection.
-        return (self.mmu.cache.sptes,)
+        return (self.mmu.cache.sptes, *self.pages)
 
     def full(self, state: Pending, view: View) -> tuple[Finding, ...]:
         found: list[Finding] = []
@@ -72,12 +74,25 @@ class SpteAgrees(Audit):
     ) -> tuple[Finding, ...]:
         found: list[Finding] = []
         for cell in written:
-            found += self._spte(cast("SpteRef", cell.key), view[cell], state, view)
+            if cell in self.pages:
+                found += self._page(self.pages[cell], state, view)
+            else:
+                found += self._spte(cast("SpteRef", cell.key), view[cell], state, view)
         return tuple(found)
 
+    def _page(self, page: ShadowPage, state: Pending, view: View) -> list[Finding]:
+        return [
+            finding
+            for index in view[page.present]
+            for finding in self._spte(SpteRef(page.number, index), view[page[index]], state, view)
+        ]
+
     def _spte(self, ref: SpteRef, spte: int, state: Pending, view: View) -> list[Finding]:
-        header = view[self.mmu.cache.pages[ref.page].header]
+        page = self.mmu.cache.pages[ref.page]
+        header = view[page.header]
         if header is None or not spte & P or header.role.owner or header.role.invalid:
+            return []
+        if is_unsync(page, view):
             return []
         if header.role.direct:
             return self._direct(ref, spte, header, view)
@@ -204,8 +219,8 @@ SPEC = Oracle(
     title="a present spte agrees with the gpte that it shadows",
     source="KVM 37a7d8b046 (2007, audit_mappings); f7d9c7b7b902 (2008)",
     rule=(
-        "a present spte says what its gpte says, once the table is shadowed and no emulated store "
-        "to it is under way"
+        "a present spte says what its gpte says, once the table is shadowed, unless an emulated "
+        "store to it is under way or the table is left out of sync"
     ),
     build=_build,
 )

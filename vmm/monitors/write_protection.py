@@ -10,10 +10,16 @@ from vmm.engine.events import AuditPoint, Event
 from vmm.engine.monitor import Audit, Finding, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import Access
-from vmm.mmu.api import ShadowPageFreed, ShadowPageInvalid, ShadowPageMade
+from vmm.mmu.api import (
+    ShadowPageFreed,
+    ShadowPageInvalid,
+    ShadowPageMade,
+    ShadowPageSynced,
+    ShadowPageUnsync,
+)
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
-from vmm.monitors import Oracle
+from vmm.monitors import Oracle, is_unsync
 from vmm.units import Gfn
 from vmm.vcpu.vcpu import Vm
 
@@ -28,14 +34,24 @@ class WriteProtection(Audit):
     """The state is (gfns protected, gfns being protected).
 
     Protection is claimed from the release of mmu_lock on: a native store to the table is then a
-    violation as long as it stays shadowed; before, the protection may still be under way.
+    violation as long as it stays shadowed; before, the protection may still be under way. Pages
+    that are unsync do not count: their tables may be written.
     """
 
     name = "audit/write-protection"
-    events = (Access, AuditPoint, ShadowPageMade, ShadowPageFreed, ShadowPageInvalid)
+    events = (
+        Access,
+        AuditPoint,
+        ShadowPageMade,
+        ShadowPageFreed,
+        ShadowPageInvalid,
+        ShadowPageSynced,
+        ShadowPageUnsync,
+    )
 
     def __init__(self, mmu: ShadowMmu) -> None:
         self.mmu = mmu
+        self.pages = {page.unsync: page for page in mmu.cache.pages if page.unsync is not None}
 
     def initial(self) -> State:
         return (), ()
@@ -48,7 +64,9 @@ class WriteProtection(Audit):
                 return state, self._access(protected, event, view)
             case ShadowPageMade(_, gfn, direct) if not direct:
                 return (protected, _with(coming, gfn)), ()
-            case ShadowPageFreed(_, gfn) | ShadowPageInvalid(_, gfn):
+            case ShadowPageSynced(_, gfn):
+                return (protected, _with(coming, gfn)), ()
+            case ShadowPageFreed(_, gfn) | ShadowPageInvalid(_, gfn) | ShadowPageUnsync(_, gfn):
                 if self._shadowed(gfn, view):
                     return state, ()
                 return (_without(protected, gfn), _without(coming, gfn)), ()
@@ -75,12 +93,16 @@ class WriteProtection(Audit):
         )
 
     def _shadowed(self, gfn: int, view: View) -> bool:
-        return any(role.has_gptes for role, _ in view[self.mmu.cache.buckets[Gfn(gfn)]])
+        """Whether a page that is in sync shadows a table in this frame."""
+        return any(
+            role.has_gptes and not is_unsync(self.mmu.cache.pages[number], view)
+            for role, number in view[self.mmu.cache.buckets[Gfn(gfn)]]
+        )
 
     # --- the audit of the sptes ---
 
     def watched(self) -> tuple[Cell[Any] | CellArray[Any, Any], ...]:
-        return (self.mmu.cache.sptes, self.mmu.cache.buckets)
+        return (self.mmu.cache.sptes, self.mmu.cache.buckets, *self.pages)
 
     def full(self, state: State, view: View) -> tuple[Finding, ...]:
         del state
@@ -95,7 +117,10 @@ class WriteProtection(Audit):
         del state
         found: list[Finding] = []
         for cell in written:
-            if cell.array is self.mmu.cache.buckets:
+            if cell in self.pages:
+                header = view[self.pages[cell].header]
+                found += [] if header is None else self._table(header.gfn, view)
+            elif cell.array is self.mmu.cache.buckets:
                 found += self._table(cast("Gfn", cell.key), view)
             elif view[cell] & P and view[cell] & W:
                 found += self._table(gfn_of(frame_of(view[cell])), view)

@@ -9,8 +9,10 @@ TLB_FLUSH = 1 << 0
 """KVM_REQ_TLB_FLUSH: drop all cached translations."""
 MMU_RELOAD = 1 << 1
 """KVM_REQ_MMU_RELOAD: let go of the shadow root and load it afresh (feature ``mmu-reload``)."""
+MMU_SYNC = 1 << 2
+"""KVM_REQ_MMU_SYNC: bring the shadow below the root up to date (feature ``unsync``)."""
 
-REQUESTS = {TLB_FLUSH: "TLB_FLUSH", MMU_RELOAD: "MMU_RELOAD"}
+REQUESTS = {TLB_FLUSH: "TLB_FLUSH", MMU_RELOAD: "MMU_RELOAD", MMU_SYNC: "MMU_SYNC"}
 
 
 def format_requests(requests: int) -> str:
