@@ -28,9 +28,13 @@ LONG_WINDOW = (
     "dirty-log-late-flush",
     "flush-test-writable-bit",
     "huge-page-overwrite",
+    "invlpg-flush-missing",
     "januscape",
     "lockless-walk-free",
     "notifier-late-flush",
+    "tlbs-dirty-notifier",
+    "tlbs-dirty-write-protect",
+    "unsync-mark-order",
     "wrong-gfn-child",
 )
 """One task must do a whole fault or zap while another waits: too rare if every step may switch."""
