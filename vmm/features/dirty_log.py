@@ -113,8 +113,10 @@ class Host(host.Host):
         mmu = self.vm.mmu
         await mmu.lock.acquire()
         gfns = await self.take_bitmap()
-        if await self.write_protect(gfns):
+        lost = await self.write_protect(gfns)
+        if lost:
             await mark("dirty page write-protected")
+        if lost or await mmu.shadowing.flush_owed():
             await mmu.flusher.flush_remote(None)
         await mmu.lock.release(event=(DirtyLogRead(gfns), *mmu.release_events))
         return gfns

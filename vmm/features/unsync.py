@@ -226,7 +226,7 @@ class Shadowing(shadowing.Shadowing):
     ) -> None:
         """Drop a leaf, and flush before the lock is released."""
         if await self.mmu.zap.drop_spte(page, 1, index):
-            await self.flush_dropped(vcpu)
+            await self.mmu.flusher.flush_remote(vcpu)
 
 
 class PageFault(fault.PageFault):

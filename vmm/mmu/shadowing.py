@@ -56,6 +56,7 @@ class Shadowing(ModelObject):
             lost = await self.clear_writable(ref) or lost
         if lost:
             await mark("mapped table write-protected")
+        if lost or await self.flush_owed():
             await self.flush_protected(me)
 
     async def clear_writable(self, ref: SpteRef) -> bool:
@@ -66,6 +67,13 @@ class Shadowing(ModelObject):
             return False
         await page.set_spte(ref.index, spte & ~W)
         return True
+
+    async def flush_owed(self) -> bool:
+        """Whether a TLB may hold what no spte maps any more (only with the feature flush-debt).
+
+        Who looks for sptes of a frame and finds none must ask.
+        """
+        return False
 
     async def flush_protected(self, me: VcpuState) -> None:
         """No vCPU may use a writable translation of the frame from here on."""

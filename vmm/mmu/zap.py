@@ -115,6 +115,6 @@ class Zap(ModelObject):
         zapped = False
         for ref in await self.mmu.rmap.chains[gfn]:
             zapped = await self.drop_spte(self.mmu.cache.pages[ref.page], 1, ref.index) or zapped
-        if zapped:
+        if zapped or await self.mmu.shadowing.flush_owed():
             await self.flush_zapped(me)
         return zapped
