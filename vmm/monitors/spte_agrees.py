@@ -219,8 +219,8 @@ SPEC = Oracle(
     title="a present spte agrees with the gpte that it shadows",
     source="KVM 37a7d8b046 (2007, audit_mappings); f7d9c7b7b902 (2008)",
     rule=(
-        "a present spte says what its gpte says, once the table is shadowed, unless an emulated "
-        "store to it is under way or the table is left out of sync"
+        "a present spte says what its gpte says, once the table is shadowed and no emulated store "
+        "to it is under way"
     ),
     build=_build,
 )
