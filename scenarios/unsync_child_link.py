@@ -10,7 +10,7 @@ that page before it links it, not before its own next entry: the other vCPU runs
 
 from __future__ import annotations
 
-from vmm.scenario import REGION, Guest, MachineConfig, Scenario, page
+from vmm.scenario import REGION, Guest, MachineConfig, Parameter, Scenario, page
 
 DATA = REGION
 FAR = REGION + (1 << 30)
@@ -21,7 +21,10 @@ SCENARIO = Scenario(
     title="a cached shadow with an unsync page below it is linked under a new entry",
     source="KVM 65855ed8b034 (2021)",
     machine=MachineConfig(spaces={"A": {DATA: page(2)}}, features=("unsync",)),
+    parameters=(Parameter("loads", 16, "loads of vCPU 1", minimum=1, maximum=64),),
     goals=("table synced", "far page read"),
+    bugs=("unsync-child-link",),
+    small={"loads": 1},
 )
 
 
@@ -41,5 +44,6 @@ async def links_the_table_again(cpu: Guest) -> None:
 
 @SCENARIO.vcpu(1)
 async def looks_there(cpu: Guest) -> None:
-    if isinstance(await cpu.load(FAR), int):
-        await cpu.mark("far page read")
+    for _ in range(int(cpu.params["loads"])):
+        if isinstance(await cpu.load(FAR), int):
+            await cpu.mark("far page read")

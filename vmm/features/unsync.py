@@ -63,6 +63,7 @@ from vmm.vcpu.requests import MMU_SYNC
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell, CellArray, Lock
+    from vmm.engine.events import EventSpec
     from vmm.engine.world import World
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
@@ -290,10 +291,10 @@ class Roots(roots.Roots):
 class Flush(flush.Flush):
     """A vCPU that flushes for its guest syncs too."""
 
-    async def flush_local(self, me: VcpuState) -> None:
+    async def flush_local(self, me: VcpuState, *, event: EventSpec = None) -> None:
         """Make ``me`` sync and flush before it enters: the guest has loaded cr3."""
         await self.make_request(self.vcpus[me.number], MMU_SYNC)
-        await super().flush_local(me)
+        await super().flush_local(me, event=event)
 
 
 class RunLoop(mmu_reload.RunLoop):
