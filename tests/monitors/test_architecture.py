@@ -29,6 +29,8 @@ SEES = (
     ("role-without-access", "role-without-access"),
     ("stale-after-invlpg", "remote-flush-missing"),
     ("stale-after-invlpg", "stale-gpte"),
+    ("unsync", "unsync-mark-order"),
+    ("unsync-child-link", "unsync-child-link"),
 )
 """Scenarios, and bugs that this oracle sees in them without any other."""
 
