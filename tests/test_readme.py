@@ -48,7 +48,8 @@ def commands() -> list[str]:
     return [line.partition("#")[0].strip() for line in lines if line.startswith("vmm ")]
 
 
-def test_the_demo_prints_the_race_table() -> None:
+def test_the_demo_prints_the_race_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # parallel test runs set it
     (table,) = blocks("text")
     printed = (
         CliRunner().invoke(main, ["run", "stale_gpte", "--bug", "stale-gpte", "--seed", "1"]).output
