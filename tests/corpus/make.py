@@ -2,7 +2,9 @@
 
 Livelocks are left out: no step shows them.
 
-    .venv/bin/python -m tests.corpus.make
+    .venv/bin/python -m tests.corpus.make [NAME ...]
+
+A name is a scenario or a bug: then the files of these alone are made anew.
 
 To be run after a scenario was edited, which makes its tokens stale. A token is written as it is
 printed, with the finding's code before it.
@@ -10,6 +12,8 @@ printed, with the finding's code before it.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests import catalogue
@@ -22,11 +26,14 @@ from vmm.strategies.recorded import RecordedPicker
 CORPUS = Path(__file__).parent
 
 
-def main() -> None:
-    """Write one file per scenario and bug."""
+def main(names: Sequence[str]) -> None:
+    """Write one file per scenario and bug, of all or of the named ones."""
     for stale in CORPUS.glob("*.token"):
-        stale.unlink()
+        if wanted(names, *stale.stem.split(".")):
+            stale.unlink()
     for loaded, bug in catalogue.shows_in_a_step():
+        if not wanted(names, loaded.slug, bug):
+            continue
         experiment = catalogue.small(loaded, bug)
         result = search(experiment.world())
         assert result.schedule is not None, f"{loaded.slug} does not show {bug}"
@@ -37,5 +44,10 @@ def main() -> None:
         (CORPUS / name).write_text(f"{outcome.findings[0].code} {token}\n")
 
 
+def wanted(names: Sequence[str], scenario: str, bug: str) -> bool:
+    """Whether a file is to be made anew."""
+    return not names or scenario in names or bug in names
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
