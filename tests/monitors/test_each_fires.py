@@ -17,6 +17,7 @@ from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu import fault, guest_walk, roots, shadowing, zap
 from vmm.mmu.api import Root
+from vmm.mmu.fault import NO_PT_WRITE
 from vmm.mmu.shadow_page import SpteRef
 from vmm.programs import Programs
 from vmm.strategies.random import RandomPicker
@@ -170,6 +171,11 @@ async def peeks(host: Host) -> None:
     await host.vm.mmu.rmap.chains[Gfn(2)]
 
 
+async def forgets_table_writes(host: Host) -> None:
+    for _ in range(200):
+        await host.vm.vcpus[0].last_pt_write.set(NO_PT_WRITE)
+
+
 def world(overrides: dict[str, list[type]], host: Any = zaps, guest: Any = uses) -> World:
     config = MachineConfig(
         spaces={
@@ -240,3 +246,8 @@ def test_nothing_fires_on_the_machine_as_it_is() -> None:
 
 def test_an_access_without_the_lock_is_found() -> None:
     assert any(fires(world({}, host=peeks), "lock/unguarded", incremental=False))
+
+
+def test_a_plain_store_to_what_another_thread_uses_is_found() -> None:
+    made = world({}, host=forgets_table_writes)
+    assert any(fires(made, "race/plain-access", incremental=False))

@@ -85,6 +85,27 @@ class Peeks(Monitor):
         return (Finding("peeks/mood", f"{task.name} {op.describe()}", "", ""),)
 
 
+class Meets(Monitor):
+    """Counts who else is about to use a cell, also if that is nobody."""
+
+    name = "meets"
+    sees_pending = True
+
+    def __init__(self, world: World, random: Random) -> None:
+        self.cell = random.choice(world.cells[:4])
+        self.writes = bool(random.randrange(2))
+        self.mood = random.randrange(6)
+
+    def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
+        if op.writes is not self.writes:
+            return ()
+        others = view.accesses(self.cell, but=task)
+        kinds = sorted([other.kind for _, other in others])
+        if len(others) + view[self.cell] != self.mood + ("write" not in kinds):
+            return ()
+        return (Finding("meets/mood", f"{task.name} {op.describe()} {kinds}", "", ""),)
+
+
 class Sums(Audit):
     name = "sums"
     events = (AuditPoint,)
@@ -121,7 +142,7 @@ def judged(world: World, seed: int) -> World:
         if isinstance(cell, Lock):
             cell.release_op = Release(cell, AuditPoint("released"))
     world.cells[0].read_op = Read(world.cells[0], odd)
-    world.monitors += [made(world, random) for made in (Watches, Peeks, Sums)]
+    world.monitors += [made(world, random) for made in (Watches, Peeks, Sums, Meets)]
     return world
 
 
@@ -151,7 +172,7 @@ def test_many_random_worlds() -> None:
     codes = set()
     for seed in range(SEEDS.stop, 2000):
         codes |= compare_random(seed)
-    assert codes >= {"deadlock/stuck", "peeks/mood", "sums/too-much", "watches/mood"}
+    assert codes >= {"deadlock/stuck", "meets/mood", "peeks/mood", "sums/too-much", "watches/mood"}
 
 
 # --- calibration and scenarios ---

@@ -14,7 +14,7 @@ from __future__ import annotations
 from vmm.bugs import Bug
 from vmm.engine.ops import mark
 from vmm.features import dirty_log
-from vmm.features.dirty_log import DirtyLogRead, slots_of
+from vmm.features.dirty_log import DirtyLogRead, Gfns, slots_of
 
 
 class Host(dirty_log.Host):
@@ -23,13 +23,22 @@ class Host(dirty_log.Host):
     async def get_dirty_log(self) -> tuple[int, ...]:
         """The fix takes the bitmap and empties it in one step."""
         mmu, dirty = self.vm.mmu, slots_of(self.vm.mmu).dirty
-        gfns = await dirty
+        gfns = await dirty.update(_copy)  # locked, so that the order alone is wrong
         async with mmu.lock:
-            if await self.write_protect(await dirty):
+            if await self.write_protect(await dirty.update(_copy)):
                 await mmu.flusher.flush_remote(None)
-            await dirty.set(())
+            await dirty.update(_clear)
         await mark(DirtyLogRead(gfns))
         return gfns
+
+
+def _copy(gfns: Gfns) -> tuple[Gfns, Gfns]:
+    return gfns, gfns
+
+
+def _clear(gfns: Gfns) -> tuple[Gfns, None]:
+    del gfns
+    return (), None
 
 
 SPEC = Bug(

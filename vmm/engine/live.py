@@ -66,7 +66,7 @@ class Run:
         self.oracles = Oracles(world, counting=True) if monitors else None
         self.states = self.oracles.initial() if self.oracles else ()
         self._audits = IncrementalAudits(self.oracles) if self.oracles and incremental else None
-        self._view = View(self.memory.__getitem__)
+        self._view = View(self.memory.__getitem__, self.tasks, lambda: self.pending)
         self._record = record
         self.watches_all = record or self._audits is not None
         self.judges_pending = self.oracles is not None and bool(self.oracles.on_pending)
@@ -89,10 +89,15 @@ class Run:
         made_since = self.world.cells[len(self.memory) :]
         self.memory.extend([cell.initial for cell in made_since])
         self.world.live_memories.append(self.memory)
+        judges, self.judges_pending = self.judges_pending, False
         for task in self.tasks:
             self.programs[task.index] = program = task.start()
             self.sends.append(sender(program, task.through))
             self._send(task.index, None)
+        self.judges_pending = judges
+        for number, op in enumerate(self.pending):
+            if judges and op is not None:
+                self.judge_pending(number, op)  # with what all have pending, as in any other state
         self.settle()
 
     def close(self) -> None:

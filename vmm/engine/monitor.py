@@ -8,7 +8,7 @@ pending access (``sees_pending``), or leaves the world stuck (``sees_stuck``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -34,13 +34,27 @@ class Finding:
     cells: tuple[str, ...] = ()
 
 
+def _nothing() -> Sequence[Op | None]:
+    return ()
+
+
 class View:
-    """Read access to the cells, for monitors: ``view[cell]`` and ``view.items(array)``."""
+    """Read access to a state, for monitors: ``view[cell]``, ``view.items(array)``, ``accesses``.
 
-    __slots__ = ("_get",)
+    ``pending`` gives what each of ``tasks`` is about to do.
+    """
 
-    def __init__(self, get: Callable[[int], Any]) -> None:
+    __slots__ = ("_get", "_pending", "_tasks")
+
+    def __init__(
+        self,
+        get: Callable[[int], Any],
+        tasks: Sequence[Task] = (),
+        pending: Callable[[], Sequence[Op | None]] = _nothing,
+    ) -> None:
         self._get = get
+        self._tasks = tasks
+        self._pending = pending
 
     def __getitem__(self, cell: Cell[V]) -> V:
         value: V = self._get(cell.index)
@@ -53,6 +67,16 @@ class View:
             value = self._get(cell.index)
             if value != default:
                 yield key, value
+
+    def accesses(self, cell: Cell[Any], *, but: Task) -> tuple[tuple[Task, Op], ...]:
+        """The ops that name ``cell`` and that other tasks than ``but`` have pending, by task."""
+        return tuple(
+            [
+                (task, op)
+                for task, op in zip(self._tasks, self._pending(), strict=True)
+                if task.index != but.index and op is not None and cell in op.cells
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True)

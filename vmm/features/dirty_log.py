@@ -64,11 +64,11 @@ class LocklessWritable(Event, frozen=True):
 
 
 class Memslots(memslots.Memslots):
-    """``dirty`` is the bitmap, as the gfns whose bits are set."""
+    """``dirty`` is the bitmap, as the gfns whose bits are set: locked updates only."""
 
     def __init__(self, world: World, lock: Lock) -> None:
         super().__init__(world, lock)
-        self.dirty = world.cell("dirty bitmap", Gfns(), marked=True, format=_format)
+        self.dirty = world.cell("dirty bitmap", Gfns(), format=_format)
 
     async def mark_dirty(self, gfn: int) -> None:
         """Log a frame (mark_page_dirty). Holds: nothing; a locked update."""

@@ -61,6 +61,10 @@ class Columns:
         self._columns: list[_Column] = []
         self._dependents: dict[Variable, dict[int, None]] = {}
         self._array_dependents: dict[CellArray[object, Hashable], dict[int, None]] = {}
+        self.surprised = False
+        """A task named a cell of which some tree took that for impossible."""
+        self._named: list[dict[int, None]] = [{} for _ in range(tasks)]
+        self._strangers: dict[tuple[int, int], dict[int, None]] = {}
         for _ in range(tasks):
             self._add(_Column(None))
 
@@ -124,6 +128,20 @@ class Columns:
             total += terms[after] - terms[before]
         return total & MASK
 
+    # --- which task may have an access to which cell pending ---
+
+    def names(self, task: int, cell: int) -> bool:
+        """Whether some op that was learned of the task names the cell."""
+        return cell in self._named[task]
+
+    def note_named(self, task: int, cells: Iterable[int]) -> None:
+        """An op of the task names these cells: trees that took that for impossible look now."""
+        for cell in cells:
+            self._named[task][cell] = None
+            for root in self._strangers.pop((task, cell), ()):
+                self._forest.splice(root, task)
+                self.surprised = True
+
     # --- trees that take something for constant ---
 
     def depend(
@@ -131,8 +149,14 @@ class Columns:
         root: int,
         constants: Iterable[Variable],
         arrays: Iterable[CellArray[object, Hashable]] = (),
+        strangers: Iterable[tuple[int, int]] = (),
     ) -> None:
-        """The tree at ``root`` takes these for initial, and all cells of the arrays."""
+        """The tree at ``root`` takes these for initial, and all cells of the arrays.
+
+        It takes it that the tasks of ``strangers`` never name the cell beside them.
+        """
+        for pair in strangers:
+            self._strangers.setdefault(pair, {})[root] = None
         for variable in constants:
             self._dependents.setdefault(variable, {})[root] = None
         for array in arrays:

@@ -192,6 +192,7 @@ class _Search:
         """The frontier that holds the initial state; empty if that is a finding already."""
         if self.reduction is not None:
             self.reduction.start_over()
+            self.columns.surprised = False
         self.judge.begin(self.reduction)
         start = self.start()
         findings = [
@@ -208,7 +209,7 @@ class _Search:
 
     def is_broken(self) -> bool:
         """Whether accesses were run through that should not have been."""
-        return self.reduction is not None and self.reduction.broken
+        return self.reduction is not None and (self.reduction.broken or self.columns.surprised)
 
     def start(self) -> list[int]:
         """The row of the initial state, as far as it is not zero."""

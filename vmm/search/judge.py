@@ -20,9 +20,10 @@ from vmm.search.columns import Change, Columns, Effects, Variable
 from vmm.search.forest import Forest
 
 if TYPE_CHECKING:
-    from vmm.engine.cells import CellArray
+    from vmm.engine.cells import Cell, CellArray
     from vmm.engine.ops import Op
     from vmm.engine.oracles import Oracles, States
+    from vmm.engine.task import Task
     from vmm.engine.world import World
     from vmm.search.tables import Tables, Taken
 
@@ -36,8 +37,8 @@ class Sorts(Protocol):
     def seen_by_monitors(self, view: RecordingView, task: int) -> None:
         """Monitors looked at all this when a task made a step or published an access."""
 
-    def is_steady(self, view: RecordingView, task: int) -> bool:
-        """Whether only the task could change what monitors looked at when it published."""
+    def is_steady(self, view: RecordingView, task: int, op: Op) -> bool:
+        """Whether nobody else has a say in, or is judged by, what the task published."""
 
     def runs_on(self, task: int, op: Op, view: View) -> bool:
         """Whether a task may go through a pending access at once."""
@@ -56,19 +57,43 @@ class Said(NamedTuple):
 
 
 class RecordingView(View):
-    """Shows the cells of one row, and keeps what was looked at."""
+    """Shows one row, and keeps what was looked at.
 
-    __slots__ = ("arrays", "cells")
+    ``met`` are the tasks that may have an access to one of the ``shown`` cells pending;
+    ``strangers`` are (task, cell) of which that is not so, as far as is known.
+    """
 
-    def __init__(self, get: Callable[[int], Any]) -> None:
+    __slots__ = ("_columns", "arrays", "cells", "met", "shown", "strangers")
+
+    def __init__(
+        self,
+        get: Callable[[int], Any],
+        tasks: Sequence[Task],
+        pending: Callable[[], Sequence[Op | None]],
+        columns: Columns,
+    ) -> None:
         self.cells: dict[int, None] = {}
         self.arrays: dict[CellArray[Any, Any], None] = {}
+        self.met: dict[int, None] = {}
+        self.shown: dict[Cell[Any], None] = {}
+        self.strangers: dict[tuple[int, int], None] = {}
+        self._columns = columns
 
         def noted(cell: int) -> Any:
             self.cells[cell] = None
             return get(cell)
 
-        super().__init__(noted)
+        super().__init__(noted, tasks, pending)
+
+    def accesses(self, cell: Cell[Any], *, but: Task) -> tuple[tuple[Task, Op], ...]:
+        for task in range(len(self._tasks)):
+            if task == but.index:
+                continue
+            if self._columns.names(task, cell.index):
+                self.met[task] = self.shown[cell] = None
+            else:
+                self.strangers[task, cell.index] = None
+        return super().accesses(cell, but=but)
 
     def items(self, array: CellArray[Any, Any]) -> Iterator[tuple[Any, Any]]:
         self.arrays[array] = None
@@ -169,8 +194,10 @@ class Judge:
         return watched or self._sorts is not None
 
     def view(self, row: Sequence[int]) -> View:
-        """The cells of a row."""
-        return View(lambda cell: self._value(row, cell))
+        """What monitors see of the state in a row."""
+        return View(
+            lambda cell: self._value(row, cell), self._world.tasks, lambda: self._pending_in(row)
+        )
 
     # --- many at once ---
 
@@ -188,8 +215,13 @@ class Judge:
         return Rows(rows.matrix.astype(kind, copy=False), self._columns.width)
 
     def recording(self, row: Sequence[int]) -> RecordingView:
-        """The cells of a row, shown by a view that keeps what was looked at."""
-        return RecordingView(lambda cell: self._value(row, cell))
+        """The same, shown by a view that keeps what was looked at."""
+        return RecordingView(
+            lambda cell: self._value(row, cell),
+            self._world.tasks,
+            lambda: self._pending_in(row),
+            self._columns,
+        )
 
     def _steps(self, rows: Rows, sources: Ints, edges: Ints) -> Ints:
         after = self.after(rows, sources, edges)
@@ -222,7 +254,7 @@ class Judge:
         if self._sorts is None:
             return found, False, False
         self._sorts.seen_by_monitors(view, task)
-        unsteady = not self._sorts.is_steady(view, task)
+        unsteady = not self._sorts.is_steady(view, task, op)
         return found, self._sorts.runs_on(task, op, view) and not found, unsteady
 
     # --- one of them ---
@@ -279,8 +311,10 @@ class Judge:
     ) -> None:
         of = self._columns.of
         variables = [*asked, *view.cells]
-        self._columns.depend(root, [v for v in variables if v not in of], view.arrays)
-        self._forest.plant(root, row, [of[v] for v in variables if v in of], verdict)
+        constants = [v for v in variables if v not in of]
+        self._columns.depend(root, constants, view.arrays, view.strangers)
+        columns = [*view.met, *[of[v] for v in variables if v in of]]
+        self._forest.plant(root, row, columns, verdict)
 
     def _verdict(
         self,
@@ -298,6 +332,9 @@ class Judge:
             self.runs = appended(self.runs, known, [on])
             self.unsteady = appended(self.unsteady, known, [unsteady])
         return known
+
+    def _pending_in(self, row: Sequence[int]) -> list[Op | None]:
+        return [self._tables.op(task, row[task]) for task in range(len(self._world.tasks))]
 
     def _value(self, row: Sequence[int], cell: int) -> Any:
         column = self._columns.of.get(cell)

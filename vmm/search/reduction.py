@@ -19,7 +19,8 @@ released. A cell, array or lock of which that turns out to be false is *exposed*
 are choice points, and if some were run through before, the search starts over.
 
 Monitors may also judge an access when it is published. If they look at anything that others may
-change, the step that published it is a choice point.
+change, the step that published it is a choice point. They may also look at who else has an access
+to a cell pending. Then each access to that cell, and the step that publishes it, is a choice point.
 
 Only foreground and eventual tasks run on: the world may come to rest while a daemon or an optional
 task is in the middle of something. And as these act only while others can, an access after which
@@ -71,14 +72,19 @@ class Reduction:
         self.broken = False
         self._world = world
         self._relied: dict[Exposed, None] = {}
+        self._shown: dict[Cell[Any], None] = {}
+        self._hidden: dict[Cell[Any], None] = {}
 
     def start_over(self) -> None:
         """Forget what was relied on: the search begins again."""
         self.broken = False
         self._relied.clear()
+        self._hidden.clear()
 
     def seen_by_monitors(self, view: RecordingView, task: int) -> None:
         """Monitors looked at all this when ``task`` made a step, or published an access."""
+        self._shown.update(view.shown)
+        self.broken |= any(cell in self._hidden for cell in view.shown)
         for number in list(view.cells):
             cell = self._world.cells[number]
             # No write-guarded cell is written on the way, so that nobody can tell there.
@@ -87,9 +93,12 @@ class Reduction:
             if view[cell.lock] not in (0, task + 1):
                 self._expose(cell)
 
-    def is_steady(self, view: RecordingView, task: int) -> bool:
-        """Whether all that monitors looked at when ``task`` published an access is its own."""
-        if view.arrays:
+    def is_steady(self, view: RecordingView, task: int, op: Op) -> bool:
+        """Whether all that monitors looked at when ``task`` published ``op`` is its own.
+
+        Neither may they look for accesses such as this one when others publish theirs.
+        """
+        if view.arrays or view.met or self._is_shown(op):
             return False
         for number in list(view.cells):
             cell = self._world.cells[number]
@@ -98,6 +107,7 @@ class Reduction:
                 return False
             if view[lock] != task + 1:
                 return False
+        self._hidden.update(dict.fromkeys(op.cells))
         return True
 
     def runs_on(self, task: int, op: Op, view: View) -> bool:
@@ -113,10 +123,11 @@ class Reduction:
             return False
         if any(cell.guard is Guard.WRITE for cell in op.written):
             return False
-        if any(self._is_exposed(cell) for cell in op.cells):
+        if self._is_shown(op) or any(self._is_exposed(cell) for cell in op.cells):
             return False
         for cell in op.cells:
             self._relied.update(dict.fromkeys(_parts(cell)))
+        self._hidden.update(dict.fromkeys(op.cells))
         return True
 
     def _holds(self, task: int, op: Op, cell: Cell[Any], view: View) -> bool:
@@ -127,6 +138,9 @@ class Reduction:
         if not holds and (cell.guard is Guard.FULL or cell in op.written):
             self._expose(cell)
         return holds
+
+    def _is_shown(self, op: Op) -> bool:
+        return any(cell in self._shown for cell in op.cells)
 
     def _is_exposed(self, cell: Cell[Any]) -> bool:
         return any(part in self.exposed for part in _parts(cell))

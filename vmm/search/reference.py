@@ -132,7 +132,7 @@ class _Search:
         if self.oracles is not None:
             states = self.oracles.initial()
             for number, local in enumerate(locals_):
-                findings += self.judge_pending(number, local, memory)
+                findings += self.judge_pending(number, local, self.view(memory, locals_))
         start = (memory, locals_, states)
         self.numbers[start] = 0
         self.paths.append(None)
@@ -159,7 +159,7 @@ class _Search:
                     self.reach(edge.events)
                 if self.oracles is not None:
                     local = locals_[task]
-                    judged, found = self.judge(task, local, edge, memory, written, states)
+                    judged, found = self.judge(task, local, edge, memory, (written, after), states)
                     if found:
                         self.note(found, number, move)
                         continue
@@ -243,11 +243,12 @@ class _Search:
         local: int,
         edge: Edge,
         before: Memory,
-        after: Memory,
+        after: tuple[Memory, Locals],
         states: States,
     ) -> tuple[States, Sequence[Finding]]:
         """The monitors' states after a step, and what they find: in the order of a live run."""
         assert self.oracles is not None
+        view = self.view(*after)
         if edge.events:
             cells, values = self.world.cells, self.values
             changes = tuple(
@@ -258,20 +259,24 @@ class _Search:
             )
             op = self.automata[task].ops[local]
             step = Step(self.world.tasks[task], op, edge.result, changes, edge.events)
-            states, found = self.oracles.step(states, step, self.view(after))
+            states, found = self.oracles.step(states, step, view)
             if found:
                 return states, found
-        return states, self.judge_pending(task, edge.following, after)
+        return states, self.judge_pending(task, edge.following, view)
 
-    def judge_pending(self, task: int, local: int, memory: Memory) -> Sequence[Finding]:
+    def judge_pending(self, task: int, local: int, view: View) -> Sequence[Finding]:
         """What the monitors say to the access that a task has just published."""
         if self.oracles is None or not self.oracles.on_pending or local == ENDED:
             return ()
         op = self.automata[task].ops[local]
-        return self.oracles.pending(self.world.tasks[task], op, self.view(memory))
+        return self.oracles.pending(self.world.tasks[task], op, view)
 
-    def view(self, memory: Memory) -> View:
-        return View(lambda cell: self.value_in(memory, cell))
+    def view(self, memory: Memory, locals_: Locals) -> View:
+        return View(
+            lambda cell: self.value_in(memory, cell),
+            self.world.tasks,
+            lambda: self.pending(locals_),
+        )
 
     def reach(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -294,7 +299,7 @@ class _Search:
         self.contents[tuple(shown)] = None
         if self.is_running(locals_):
             self.deadlocks += 1
-            pending, view = self.pending(locals_), self.view(memory)
+            pending, view = self.pending(locals_), self.view(memory, locals_)
             found = self.oracles.stuck(pending, view) if self.oracles is not None else []
             self.note(found or [stuck(self.world, pending, view)], number)
 

@@ -168,4 +168,5 @@ class Tables:
             roots[number] = self._forest.root()
             able[number] = not self.automata[task].ops[number - 1].may_block
             self._columns.number_local(task, number)
+            self._columns.note_named(task, self.automata[task].cells[number - 1])
         self._known[task] = total
