@@ -6,22 +6,24 @@ from typing import Any
 
 import pytest
 
+from vmm.bits import P, make_entry
 from vmm.discovery import discover
 from vmm.engine.hosts.direct import drive
 from vmm.engine.live import Run
+from vmm.engine.monitor import Step, View
 from vmm.engine.ops import wait_until
 from vmm.engine.world import World
 from vmm.hw import pcpu
-from vmm.hw.events import Exchange, Invlpg
+from vmm.hw.events import Exchange, Invlpg, WalkRead
 from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu import fault, guest_walk, roots, shadowing, zap
-from vmm.mmu.api import Root
+from vmm.mmu.api import Root, ShadowPageFreed, ShadowPageMade
 from vmm.mmu.fault import NO_PT_WRITE
-from vmm.mmu.shadow_page import SpteRef
+from vmm.mmu.shadow_page import FIRST_PFN, SpteRef
 from vmm.programs import Programs
 from vmm.strategies.random import RandomPicker
-from vmm.units import Gfn
+from vmm.units import Gfn, Pfn
 from vmm.vcpu import flush
 from vmm.vcpu.guest import Guest
 from vmm.vcpu.host import Host
@@ -122,6 +124,14 @@ class KeepsPage(pcpu.Pcpu):
         await self.tlb.read(event=Invlpg(self.number, gva))
 
 
+class ForgetsIpis(flush.Flush):
+    """Makes requests, and interrupts nobody."""
+
+    async def needs_ipi(self, vcpu: Vcpu, *, was_clear: bool) -> bool:
+        del vcpu, was_clear
+        return False
+
+
 class NeverAcknowledged(flush.Flush):
     """Waits for what cannot come: that all IPIs are on their way."""
 
@@ -217,6 +227,7 @@ BROKEN: dict[str, dict[str, list[type]]] = {
     "update/lost": {"GuestWalker": [MarksByPlainStore]},
     "architecture/translation": {"Flush": [FlushesNobody], "Pcpu": [KeepsPage]},
     "deadlock/stuck": {"Flush": [NeverAcknowledged]},
+    "request/lost": {"Flush": [ForgetsIpis]},
 }
 
 
@@ -251,3 +262,19 @@ def test_an_access_without_the_lock_is_found() -> None:
 def test_a_plain_store_to_what_another_thread_uses_is_found() -> None:
     made = world({}, host=forgets_table_writes)
     assert any(fires(made, "race/plain-access", incremental=False))
+
+
+def test_a_page_in_use_again_was_still_freed_under_the_walk() -> None:
+    made = world({})
+    monitor = next(m for m in made.monitors if m.name == "lifetime/freed-under-walk")
+    (task, *_), (cell, *_) = made.tasks, made.cells
+    step = Step(task, cell.read_op, make_entry(FIRST_PFN + 1, P), (), ())
+    first, second = FIRST_PFN, Pfn(FIRST_PFN + 1)
+    state: Any = monitor.initial()
+    view = View(list[Any]().__getitem__)
+    for event in (WalkRead(0, first, DATA, 2), ShadowPageFreed(1, Gfn(5))):
+        state, found = monitor.on_event(state, event, step, view)
+        assert not found
+    assert ShadowPageMade not in monitor.events
+    _, found = monitor.on_event(state, WalkRead(0, second, DATA, 1), step, view)
+    assert [finding.code for finding in found] == ["lifetime/freed-under-walk"]

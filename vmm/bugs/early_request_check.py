@@ -32,7 +32,7 @@ SPEC = Bug(
     year=2008,
     fix="d4acf7e7abe4",
     source="KVM d4acf7e7abe4 (2.6.26); the rule is in vcpu-requests.rst",
-    caught_by=("isolation/page-given-back",),
+    caught_by=("request/lost", "isolation/page-given-back"),
     needs=("vcpu-mode",),
     seen="a guest interrupt or TLB flush is late by as long as the vCPU does not exit",
 )

@@ -29,7 +29,7 @@ SPEC = Bug(
     year=2012,
     fix="c142786c6291",
     source="KVM c142786c6291 (3.5): why the mode READING_SHADOW_PAGE_TABLES is there",
-    caught_by=("isolation/page-given-back",),
+    caught_by=("isolation/page-given-back", "lifetime/freed-under-walk"),
     needs=("lockless-walk",),
     seen="KVM follows a pointer in a page that is somebody else's",
 )

@@ -36,6 +36,7 @@ SPEC = Bug(
         "isolation/page-given-back",
         "audit/spte-agrees",
         "architecture/translation",
+        "lifetime/freed-under-walk",
     ),
     seen="SMP guests crash or corrupt memory soon after the second CPU is up",
 )

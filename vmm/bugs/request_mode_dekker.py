@@ -32,7 +32,7 @@ SPEC = Bug(
     year=2011,
     fix="6b7e2d099148",
     source="KVM 6b7e2d099148 (2.6.39, explicit barrier); vcpu-requests.rst",
-    caught_by=("isolation/page-given-back",),
+    caught_by=("request/lost", "isolation/page-given-back"),
     needs=("vcpu-mode",),
     seen="a TLB flush or a kick is missed once in a very long while",
 )
