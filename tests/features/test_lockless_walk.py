@@ -101,4 +101,7 @@ def test_no_page_is_freed_under_the_walk() -> None:
 
 @pytest.mark.parametrize("mutant", [InterruptsOn, PublishedLate])
 def test_without_one_step_a_freed_page_is_read(mutant: type) -> None:
-    assert codes(world(mutant)) == ("isolation/page-given-back",)
+    assert codes(world(mutant)) == (
+        "lifetime/freed-under-walk",
+        "isolation/page-given-back",
+    )

@@ -36,7 +36,7 @@ SPEC = Bug(
     year=2009,
     fix="84261923d3dd",
     source="KVM 84261923d3dd (2.6.31), a doubt: R; that a set bit is no reason is in 6b7e2d099148",
-    caught_by=("isolation/page-given-back",),
+    caught_by=("lifetime/freed-under-walk", "isolation/page-given-back"),
     needs=("lockless-walk",),
     seen="a vCPU uses a page table that was freed",
 )
