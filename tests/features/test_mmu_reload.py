@@ -141,6 +141,6 @@ class ModeFirst(vcpu_mode.RunLoop):
         ("vcpu-mode", ModeFirst),
     ],
 )
-def test_without_one_step_the_guest_runs_without_having_seen_a_request(feature: str, mutant: type) -> None:
+def test_without_one_step_a_request_is_lost(feature: str, mutant: type) -> None:
     component = mutant.__mro__[1].__name__
     assert codes(world(feature, component, mutant)) == ("request/lost",)
