@@ -112,10 +112,16 @@ class InterruptFirst(Flush):
             await self.make_request(vcpu, TLB_FLUSH)
 
 
-@pytest.mark.parametrize("mutant", [EarlyCheck, NoFlush, NoWait, NoRequest, InterruptFirst])
+@pytest.mark.parametrize("mutant", [NoFlush, NoWait, NoRequest])
 def test_without_one_step_the_guest_reaches_a_page_that_is_gone(mutant: type) -> None:
     component = mutant.__mro__[1].__name__
     assert codes(world({component: [mutant]})) == ("isolation/page-given-back",)
+
+
+@pytest.mark.parametrize("mutant", [EarlyCheck, InterruptFirst])
+def test_in_the_wrong_order_a_request_is_lost(mutant: type) -> None:
+    component = mutant.__mro__[1].__name__
+    assert codes(world({component: [mutant]})) == ("request/lost",)
 
 
 def test_interrupts_may_be_on_as_soon_as_the_guest_has_stopped() -> None:
