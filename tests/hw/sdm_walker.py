@@ -40,7 +40,7 @@ class SdmWalker:
         """One access (4.1 to 4.8)."""
         if self.long and not self._canonical(gva):
             return GP, gva, 0
-        path = self._path(gva)
+        path = self.path(gva)
         code = kind.write << 1 | kind.user << 2
         if kind.fetch and (self.regs.smep or (self.regs.pae and self.regs.nxe)):
             code |= 1 << 4
@@ -68,7 +68,7 @@ class SdmWalker:
 
     # --- figures 4-2 to 4-10: where entries lie ---
 
-    def _path(self, gva: int) -> list[tuple[str, int, int]]:
+    def path(self, gva: int) -> list[tuple[str, int, int]]:
         """(kind of entry, where, value), down to the first that maps a page or stops the walk."""
         if not self.regs.pae:
             names, at = ["PDE32", "PTE32"], bits(self.cr3, 31, 12) << 12

@@ -86,6 +86,15 @@ class CountsTwice(roots.Roots):
         return root
 
 
+class KeepsTheRoot(roots.Roots):
+    """Changes the registers, but not what the vCPU runs on."""
+
+    async def switch(self, vcpu: Any, old: Any, new: Any) -> None:
+        del old
+        async with self.mmu.lock:
+            await vcpu.registers.set(new)
+
+
 class NeverProtects(shadowing.Shadowing):
     """Leaves W in the sptes of a new table."""
 
@@ -144,6 +153,12 @@ async def remaps(cpu: Guest) -> None:
     await cpu.store_pte(DATA, frame=4, space="B")
     await cpu.store_pte(DATA, frame=5, space="B")
     await cpu.load(OTHER)
+
+
+async def switches(cpu: Guest) -> None:
+    await cpu.load(DATA)
+    await cpu.mov_cr3("A")
+    await cpu.load(DATA)
 
 
 async def uses(cpu: Guest) -> None:
@@ -221,6 +236,7 @@ BROKEN: dict[str, dict[str, list[type]]] = {
     "audit/cache-lists": {"Zap": [FreesWithoutDelisting]},
     "audit/pool-exact": {"Zap": [LosesPages]},
     "audit/root-counts": {"Roots": [CountsTwice]},
+    "audit/root-matches-cr3": {"Roots": [KeepsTheRoot]},
     "audit/write-protection": {"Shadowing": [NeverProtects]},
     "audit/spte-agrees": {"PageFault": [TrustsTheWalk]},
     "isolation/page-given-back": {"Flush": [FlushesNobody]},
@@ -237,7 +253,7 @@ HOSTS = {
     "update/lost": writes_a_gpte,
 }
 """What the host does, if zapping everything does not show it."""
-GUESTS = {"architecture/translation": invalidates}
+GUESTS = {"architecture/translation": invalidates, "audit/root-matches-cr3": switches}
 """What vCPU 1 does, if plain use does not show it."""
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.quality.bare_metal import LARGE, TABLES, Act, InTurns, random_acts, world_of
+from tests.quality.bare_metal import BareMetal, InTurns, world_of
+from tests.quality.random_guests import LARGE, TABLES, Act, plan, random_plan
 from vmm.bits import PS, A, D, P, U, W, make_entry
 from vmm.engine.hosts.direct import drive
 from vmm.engine.live import Run
@@ -19,40 +20,45 @@ from vmm.units import ENTRY_BYTES, PAGE_BYTES
 MACHINES: dict[str, dict[str, Any]] = {
     "two vCPUs": {"vcpus": 2},
     "one vCPU, untagged TLB": {"vcpus": 1, "tlb_tagged": False},
-    "a pool too small": {"vcpus": 2, "shadow_pages": 8},
+    "a pool too small": {"vcpus": 2, "shadow_pages": 20},
     "zaps by the host": {"vcpus": 2, "host": "zap all,zap table"},
     "pages reclaimed": {"vcpus": 2, "host": "reclaim", "features": ("host-paging",)},
-    "three vCPUs, no cache": {"vcpus": 3, "features": ("no-cache",)},
+    "two-phase zaps": {"vcpus": 2, "host": "zap all,zap table", "features": ("two-phase-zap",)},
+    "three vCPUs, no cache": {"vcpus": 3, "features": ("no-cache",), "shadow_pages": 80},
 }
 
 
-def run(seed: int, count: int, *, vcpus: int, host: str = "", **config: Any) -> Outcome:
-    random = Random(seed)
-    acts = random_acts(random, count, vcpus=vcpus, host=host)
-    world = world_of(acts, vcpus, **config)
-    return drive(Run(world, InTurns(world, acts, random), step_budget=100_000))
+def run(seed: int, count: int, *, vcpus: int, host: str = "", **config: Any) -> str:
+    """What is wrong with a guest; empty if nothing is."""
+    made = random_plan(seed, count, vcpus=vcpus, host=host)
+    world = world_of(made, **config)
+    outcome = drive(Run(world, InTurns(world, made.acts, Random(seed)), step_budget=20_000))
+    (reference,) = [one for one in world.monitors if isinstance(one, BareMetal)]
+    if outcome.ending is Ending.QUIESCENT:
+        return ""
+    endless = outcome.ending is Ending.STEP_BUDGET and reference.is_endless()
+    return "" if endless else f"seed {seed}: {outcome}"
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_guest_sees_bare_metal(machine: str) -> None:
-    for seed in range(12):
-        outcome = run(seed, 40, **MACHINES[machine])
-        assert outcome.ending is Ending.QUIESCENT, f"seed {seed}: {outcome}"
+    for seed in range(16):
+        assert not run(seed, 40, **MACHINES[machine])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 def test_many_guests_see_bare_metal(machine: str) -> None:
     for seed in range(1000, 2000):
-        outcome = run(seed, 60, **MACHINES[machine])
-        assert outcome.ending is Ending.QUIESCENT, f"seed {seed}: {outcome}"
+        assert not run(seed, 60, **MACHINES[machine])
 
 
 # --- the reference is no rubber stamp ---
 
 
 def in_order(*acts: Act, **config: Any) -> Outcome:
-    world = world_of(acts, 1, **config)
+    made = plan(acts)
+    world = world_of(made, **config)
     return drive(Run(world, InTurns(world, acts, Random(0))))
 
 
@@ -121,7 +127,7 @@ def test_same_cr3_again_drops_old_translations_without_the_cache() -> None:
     acts = (
         Act(0, "load", REGION),
         gpte_store(TABLES[3], 0, moved),
-        Act(0, "mov cr3", value=TABLES[0]),
+        Act(0, "mov cr3", value=TABLES[0] << 12),
         Act(0, "load", REGION),
     )
     assert in_order(*acts, features=("no-cache",)).ending is Ending.QUIESCENT

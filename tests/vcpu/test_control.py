@@ -191,6 +191,33 @@ def test_smep_and_smap(mode: str) -> None:
     assert made.do(guest.load(DATA)) == GuestFault(DATA, 1)
 
 
+def test_smap_forgets_a_page_that_was_written_without_wp() -> None:
+    """As in KVM, whose roles do not have AC either; a processor would give #PF."""
+    made = bench(
+        {"A": {DATA: page(2, writable=False)}}, controls={"wp": False, "smap": True, "ac": True}
+    )
+    assert made.do(made.guest.store(DATA, 1)) is None
+    made.do(made.guest.set_ac(False))
+    assert made.do(made.guest.load(DATA)) == 1
+    assert made.do(made.guest.load(DATA, user=True)) == 1
+    assert made.do(made.guest.load(DATA)) == GuestFault(DATA, 1)
+
+
+@pytest.mark.parametrize("bits", [{"pge": False}, {"pse": False}, {"smep": True}])
+def test_some_bits_of_cr4_load_the_pdptes(bits: dict[str, bool]) -> None:
+    made = machine("pae")
+    guest, place = made.guest, made.vm.layout.gpte("A", DATA, 3)
+    entry = made.word(place)
+    made.poke(place, entry | W)
+    assert refused(made.do(guest.mov_cr4(**bits))), "W is reserved in a PDPTE"
+    assert made.do(guest.load(DATA)) == 0
+    made.poke(place, 0)
+    assert made.do(guest.mov_cr4(smap=True)) is None
+    assert made.do(guest.load(DATA, user=True)) == 0, "SMAP loads none"
+    assert made.do(guest.mov_cr4(**bits)) is None
+    assert made.do(guest.load(DATA)) == GuestFault(DATA, 0)
+
+
 def test_a_page_written_without_wp_is_no_code_of_the_supervisor_under_smep() -> None:
     made = bench({"A": {DATA: page(2, writable=False)}}, controls={"wp": False, "smep": True})
     assert made.do(made.guest.store(DATA, 1)) is None

@@ -7,9 +7,24 @@ quadrant, direct and access are the control state that decides what a gpte comes
 Of a 32-bit table, which has 1024 entries of 4 bytes, a shadow page covers a part, its quadrant: one
 half of a page table, one quarter of a page directory, each of whose entries maps 4M, two sptes.
 
+EFLAGS.AC is in no role, neither here nor in KVM. So one thing differs from a processor while CR0.WP
+is clear and SMAP on: once the supervisor, with AC set, has written a page that is the user's and
+read-only, its spte is the supervisor's, which AC = 0 does not keep out. The guest loses the
+protection of SMAP for that page until the user touches it.
+
+    supervisor, AC = 1                     supervisor, AC = 0
+    store: user's page, read-only
+        spte := w, not u
+                                           load: goes through; a processor gives #PF
+
+KVM's mmu.rst says of this case only that the check of rights gives #PF; but that is made at a
+fault, and here is none.
+
 Source: KVM cea0f0e7ea (2007), d28c6cfbbc (2007, access bits), 9645bb56b3 (2010, nxe), 3dbe141595
-(2010, cr0_wp), 411c588dfb (2011, smep_andnot_wp), 0be0226f07 (2015, smap_andnot_wp). ``pse`` is no
-role bit of KVM's; here it is one, since vCPUs may share a root and differ in CR4.PSE.
+(2010, cr0_wp), 411c588dfb (2011, smep_andnot_wp), 898761158b (2015, minded by emulated stores too),
+0be0226f07 (2015, smap_andnot_wp), Documentation/virt/kvm/x86/mmu.rst. The numbers of nxe and
+smep_andnot_wp could not be looked up: a doubt. ``pse`` is no role bit of KVM's; here it is one,
+since vCPUs may share a root and differ in CR4.PSE.
 """
 
 from __future__ import annotations

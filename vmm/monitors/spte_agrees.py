@@ -163,11 +163,10 @@ class SpteAgrees(Audit):
         return "" if gpte & A else "is cached while A is clear"
 
     def _grants_more(self, spte: int, access: int, role: Role) -> bool:
-        if not role.wp and not spte & U:
-            # Guest CR0.WP is clear: the supervisor may write, so W is granted and U taken.
-            access |= W
-            if role.smep_andnot_wp and spte & W:
-                access |= NX  # the user's page must not become code of the supervisor's
+        if not role.wp and spte & W and not (spte & U or access & W):
+            # Guest CR0.WP is clear: the supervisor may write, so W is granted and U taken. Under
+            # SMEP, what was the user's must not become code of the supervisor's.
+            access |= W | (NX if role.smep_andnot_wp else 0)
         return bool(spte & ~access & (W | U) or access & ~spte & NX)
 
     def _direct(self, ref: SpteRef, spte: int, header: Header, view: View) -> list[Finding]:

@@ -202,14 +202,16 @@ class Guest(ModelObject):
         *,
         pse: bool | None = None,
         pae: bool | None = None,
+        pge: bool | None = None,
         la57: bool | None = None,
         smep: bool | None = None,
         smap: bool | None = None,
         pke: bool | None = None,
     ) -> GeneralProtection | None:
         """Change bits of CR4: an exit."""
+        bits = {"pse": pse, "pae": pae, "pge": pge, "la57": la57}
         return await self.vm.control.change(
-            self.vcpu, "cr4 write", pse=pse, pae=pae, la57=la57, smep=smep, smap=smap, pke=pke
+            self.vcpu, "cr4 write", **bits, smep=smep, smap=smap, pke=pke
         )
 
     async def wrmsr_efer(
