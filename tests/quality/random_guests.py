@@ -146,7 +146,7 @@ class _Writer:
         random = self.random
         verb = random.choice(("load", "load", "store", "store", "fetch"))
         size = random.choice((8, 8, 8, 4, 4, 2, 1, 16)) if verb == "store" else 8
-        offset = random.choice((0, 0, 0, 8, 1, 2, 7, PAGE - 1))
+        offset = random.choice((0, 0, 0, 8, 3, 7, PAGE - 1))
         gva = random.choice(self.gvas) + (offset if offset % 8 != 7 else 0) // size * size
         value = random.randrange(1, 200)
         if random.random() < 0.2:
@@ -173,6 +173,8 @@ class _Writer:
         entry = slot.entry
         if random.random() < 0.6:
             entry ^= random.choice((P, W, U, A, D, D, G, NX, PS, 1 << 53, 1 << 14, 1 << 21))
+        if slot.size == 4 and entry & 0x1E0000:
+            entry &= ~PS  # a 4M page would lie above 64G
         return slot, (entry | slot.likely) & (1 << 8 * slot.size) - 1
 
     # --- translations and registers ---
