@@ -89,10 +89,9 @@ class CountsTwice(roots.Roots):
 class KeepsTheRoot(roots.Roots):
     """Changes the registers, but not what the vCPU runs on."""
 
-    async def switch(self, vcpu: Any, old: Any, new: Any) -> None:
-        del old
+    async def switch(self, vcpu: Any, written: Any) -> None:
         async with self.mmu.lock:
-            await vcpu.registers.set(new)
+            await vcpu.registers.set(written.new, event=written)
 
 
 class NeverProtects(shadowing.Shadowing):
