@@ -116,15 +116,16 @@ class Slot(NamedTuple):
 class _Writer:
     """Writes the acts of one guest. ``at``: the space that each vCPU is in, "" without paging.
 
-    ``root``: the space of its CR3. No 32-bit table is ever read as one of 8-byte entries: two of
-    its entries make one of a frame above 64G, which the model does not have.
+    ``narrow``: it has 32-bit tables. They are never read as tables of 8-byte entries: two of their
+    entries make one of a frame above 64G, which the model does not have. So a guest with such
+    tables takes no step towards a mode other than that of the tables it loads.
     """
 
     def __init__(
         self, random: Random, tables: Layout, modes: Mapping[str, str], at: list[str]
     ) -> None:
         self.random, self.tables, self.modes, self.at = random, tables, modes, at
-        self.root = list(at)
+        self.narrow = "32-bit" in modes.values()
         self.acts: list[Act] = []
         self.gvas = tuple(random.sample(GVAS, random.randint(2, 6)))
         self.slots = tuple(self._slot() for _ in range(random.randint(2, 8)))
@@ -148,7 +149,7 @@ class _Writer:
         size = random.choice((8, 8, 8, 4, 4, 2, 1, 16)) if verb == "store" else 8
         offset = random.choice((0, 0, 0, 8, 3, 7, PAGE - 1))
         gva = random.choice(self.gvas) + (offset if offset % 8 != 7 else 0) // size * size
-        value = random.randrange(1, 200)
+        value = random.randrange(1, 128 if self.narrow else 200)
         if random.random() < 0.2:
             gva = gva & -PAGE | offset
             value |= random.randrange(200) << 8 if offset % 8 == 7 else 0
@@ -161,6 +162,8 @@ class _Writer:
         size = random.choice((slot.size,) * 5 + (8, 4, 2, 1))
         if size > slot.size:
             entry |= self._choose()[1] << 32
+        if slot.size == 4 and entry & PS:
+            size = max(size, 4)  # PS alone would make a 4M page above 64G of a link
         gpa = slot.gpa
         if random.random() < 0.05:
             gpa, entry = gpa + 1, entry & 0xFFFFFF
@@ -192,14 +195,13 @@ class _Writer:
             self._load_root(cpu, random.choice(among))
 
     def _load_root(self, cpu: int, space: str) -> None:
-        self.root[cpu] = space
         self.acts.append(Act(cpu, "mov cr3", value=self.tables.roots[space] << 12))
 
     def _control(self, cpu: int) -> None:
         random = self.random
         if random.random() < 0.1:
             verb, name = random.choice(RARE)
-            if name == "pae" and self.modes[self.root[cpu]] == "32-bit":
+            if name != "pg" and self.narrow:
                 return
             names: tuple[str, ...] = (name,)
         else:
@@ -218,9 +220,9 @@ class _Writer:
         space = random.choice(SPACES)
         bits = SWITCHES[self.modes[space]]
         self._set(cpu, "mov cr0", pg=False)
-        if not bits["pae"] or random.random() < 0.95:
+        if self.narrow or random.random() < 0.95:
             self._set(cpu, "wrmsr efer", lme=bits["lme"])
-        if not bits["pae"] or random.random() < 0.95:
+        if self.narrow or random.random() < 0.95:
             self._set(cpu, "mov cr4", pae=bits["pae"], la57=bits["la57"])
         self._load_root(cpu, space)
         self._set(cpu, "mov cr0", pg=True)
