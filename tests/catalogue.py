@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vmm.discovery import discover
+from vmm.matrix.plan import scenario_of
 from vmm.scenario.experiment import Experiment, prepare
 from vmm.scenario.loading import LoadedScenario, load
 
@@ -25,8 +26,13 @@ def searchable() -> list[LoadedScenario]:
 
 
 def shows() -> list[tuple[LoadedScenario, str]]:
-    """Each scenario with each bug that it says it shows."""
-    return [(loaded, bug) for loaded in searchable() for bug in loaded.scenario.bugs]
+    """Each scenario with each bug that one of both says it shows."""
+    own = [(bug, module.SPEC.scenario) for bug, module in discover("vmm.bugs").items()]
+    return [
+        (loaded, bug)
+        for loaded in searchable()
+        for bug in (*loaded.scenario.bugs, *(bug for bug, name in own if name == loaded.name))
+    ]
 
 
 def small(loaded: LoadedScenario, *bugs: str) -> Experiment:
@@ -40,11 +46,8 @@ def pair_id(value: object) -> str | None:
 
 
 def main_scenario(bug: str) -> LoadedScenario:
-    """The scenario named after a bug, else the first one that says it shows it."""
-    own = SCENARIOS / f"{bug.replace('-', '_')}.py"
-    if own.exists():
-        return load(str(own))
-    return next(loaded for loaded, shown in shows() if shown == bug)
+    """The scenario that shows a bug best."""
+    return scenario_of(bug, discover("vmm.bugs")[bug].SPEC, searchable())
 
 
 def bugs() -> list[str]:

@@ -43,6 +43,7 @@ FLOOR = {
     "bugs": 8,
     "scenario": 9,
     "report": 10,
+    "matrix": 10,
     "cli": 11,
     "pytest_plugin": 11,
 }
