@@ -46,6 +46,8 @@ class Op(msgspec.Struct, eq=False, gc=False):
     writes: ClassVar[bool] = False
     locked: ClassVar[bool] = False
     branches: ClassVar[int] = 1
+    held: ClassVar[str] = "held by"
+    """What its ``holders`` have to do with its cell."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -80,6 +82,11 @@ class Op(msgspec.Struct, eq=False, gc=False):
         """Whether the op may take effect now."""
         del memory, task
         return True
+
+    def holders(self, value: Any) -> tuple[int, ...]:
+        """The tasks that keep it from taking effect, by the value of its cell."""
+        del value
+        return ()
 
     def run(self, memory: Any, task: int) -> tuple[Any, Any]:
         """Take effect. Gives (result, record)."""
@@ -189,6 +196,9 @@ class Acquire(Op, eq=False, gc=False):
 
     cell: Lock
     event: EventSpec = None
+
+    def holders(self, value: Any) -> tuple[int, ...]:
+        return (value - 1,) if value else ()
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.engine.ops import Acquire, Op
+from vmm.engine.ops import Op
 from vmm.engine.task import TaskKind
 from vmm.engine.tso import bare
 
@@ -24,23 +24,23 @@ class Waits(NamedTuple):
 def who_waits(world: World, pending: Sequence[Op | None], view: View) -> Waits:
     """Each task that must act, the op it waits at, and what keeps it: a lock's holder or values.
 
-    A cycle of tasks that wait for each other's locks is named.
+    A cycle of tasks that wait for each other is named.
     """
-    phrases, cells, holders = [], list[str](), dict[int, int]()
+    phrases, cells, keepers = [], list[str](), dict[int, tuple[int, ...]]()
     for task, op in zip(world.tasks, pending, strict=True):
         if op is None or task.kind is TaskKind.OPTIONAL:
             continue
         cells += [cell.name for cell in op.cells]
         inner = bare(op)
-        if isinstance(inner, Acquire) and view[inner.cell]:
-            holder = holders[task.index] = view[inner.cell] - 1
-            ended = "" if pending[holder] is not None else ", which has ended"
-            by = "itself" if holder == task.index else f"{world.tasks[holder].name}{ended}"
-            phrases.append(f"{task.name} {waiting(op)}, held by {by}")
+        holders = () if inner.cell is None else inner.holders(view[inner.cell])
+        if holders:
+            keepers[task.index] = holders
+            names = [_named(world, pending, holder, task.index) for holder in holders]
+            phrases.append(f"{task.name} {waiting(op)}, {inner.held} {' and '.join(names)}")
         else:
             held = ", ".join([f"{cell.name} is {cell.format(view[cell])}" for cell in op.cells])
             phrases.append(f"{task.name} {waiting(op)} ({held})")
-    cycle = [world.tasks[number].name for number in _cycle(holders)]
+    cycle = [world.tasks[number].name for number in _cycle(keepers)]
     if len(cycle) > 1:
         phrases.append(f"a cycle: {' -> '.join([*cycle, cycle[0]])}")
     return Waits("; ".join(phrases), tuple(dict.fromkeys(cells)))
@@ -52,14 +52,23 @@ def waiting(op: Op) -> str:
     return f"waits{text.removeprefix('wait')}" if text.startswith("wait ") else f"waits to {text}"
 
 
-def _cycle(holders: dict[int, int]) -> list[int]:
+def _named(world: World, pending: Sequence[Op | None], holder: int, waiter: int) -> str:
+    if holder == waiter:
+        return "itself"
+    ended = "" if pending[holder] is not None else ", which has ended"
+    return f"{world.tasks[holder].name}{ended}"
+
+
+def _cycle(keepers: Mapping[int, tuple[int, ...]]) -> list[int]:
     """The tasks of the first cycle, each waiting for the next; empty if there is none."""
-    for start in holders:
-        path = [start]
-        while (following := holders.get(path[-1])) is not None:
+
+    def back_to(start: int, path: list[int]) -> list[int]:
+        for following in keepers.get(path[-1], ()):
             if following == start:
                 return path
-            if following in path:
-                break
-            path.append(following)
-    return []
+            found = [] if following in path else back_to(start, [*path, following])
+            if found:
+                return found
+        return []
+
+    return next((found for start in keepers if (found := back_to(start, [start]))), [])

@@ -15,6 +15,7 @@ from vmm.engine.task import Program, Task, TaskKind
 from vmm.errors import UsageError
 
 V = TypeVar("V", bound=Hashable)
+C = TypeVar("C", bound=Cell[Any])
 
 _CONSTANTS = (
     int, str, bytes, float, bool, type(None), enum.Enum, type, ModuleType, Cell, CellArray,
@@ -88,13 +89,12 @@ class World:
             buffered=buffered,
             format=format,
         )
-        return self._add(made)
+        return self.add_cell(made)
 
     def lock(self, name: str, *, release_event: EventSpec = None) -> Lock:
         """Make a lock."""
         made = Lock(name, len(self.cells), release_event=release_event)
-        self._add(made)
-        return made
+        return self.add_cell(made)
 
     def array(
         self,
@@ -130,7 +130,8 @@ class World:
         self.registry.add(made, name)
         return made
 
-    def _add(self, made: Cell[V]) -> Cell[V]:
+    def add_cell(self, made: C) -> C:
+        """Take in a cell of any kind, made with the next number."""
         if made.name in self._names:
             raise UsageError(f"two cells are named {made.name!r}: give each its own name")
         self._names[made.name] = None
