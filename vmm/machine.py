@@ -43,7 +43,8 @@ class MachineConfig:
     allows several vCPUs where the era had only one. ``long``: too long for full audits at every
     release; they are incremental then.
     ``monitors``: oracles of this machine alone. ``memory_model``: one of MEMORY_MODELS.
-    ``structure_caches``: pCPUs cache upper entries too (``vmm.hw.tlb``).
+    ``structure_caches``: pCPUs cache upper entries too (``vmm.hw.tlb``). ``memslots``: (first
+    frame, frames) of each memory slot at the start (default: one for all frames).
     """
 
     spaces: Mapping[str, Mapping[int, Page]] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class MachineConfig:
     long: bool = False
     monitors: tuple[MonitorFactory, ...] = ()
     memory_model: str = "sc"
+    memslots: tuple[tuple[int, int], ...] = ()
 
 
 def build_world(
@@ -128,6 +130,7 @@ def _wire(
         min_free=config.min_free,
         refill=config.refill,
     )
+    shadow.slots.place(config.memslots)
     entry = ShadowTables(shadow)
     pcpus = tuple(
         classes["Pcpu"](

@@ -84,7 +84,7 @@ class Host(host_paging.Host):
         pfn = await slots.clear_entry(Gfn(gfn))
         async with self.vm.mmu.lock:
             await slots.sequence.update(_add, 1)
-            await self.vm.mmu.zap.zap_leaves(None, Gfn(gfn))
+            await self.zap_range(gfn, 1)
         return await self.free(pfn)
 
     async def unmap(self, first: int, frames: int = 1) -> None:

@@ -60,12 +60,18 @@ class PageFault(ModelObject):
             await self.reset_flood_detector(vcpu, event=GuestPageFault(vcpu.number, gva))
             return walk
         page = await self.mmu.slots.pin(walk.gfn)
-        async with self.mmu.lock:
-            result = await self.map(vcpu, walk, page, kind)
+        result = await self.map_locked(vcpu, walk, page, kind)
         await self.mmu.slots.unpin(page)
         if result is FaultResult.RESUME:
             await self.reset_flood_detector(vcpu)
         return result
+
+    async def map_locked(
+        self, vcpu: VcpuState, walk: GuestWalk, page: HostPage, kind: AccessKind
+    ) -> FaultResult:
+        """Map what was resolved. Holds: nothing at the start."""
+        async with self.mmu.lock:
+            return await self.map(vcpu, walk, page, kind)
 
     async def map(
         self, vcpu: VcpuState, walk: GuestWalk, page: HostPage, kind: AccessKind

@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from vmm.engine.world import ModelObject, World
+from vmm.errors import UsageError
 from vmm.units import Gfn, Pfn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vmm.engine.cells import Lock
 
 GENERATION_SHIFT = 24
@@ -43,6 +46,14 @@ class Memslots(ModelObject):
 
     def __init__(self, world: World, lock: Lock) -> None:
         del world, lock
+
+    def place(self, slots: Sequence[tuple[int, int]]) -> None:
+        """The slots that a VM begins with, as (first frame, frames). Errors: there is only one."""
+        if slots:
+            raise UsageError(
+                "memory slots are given to a machine that has only one: "
+                'give it features=("memslots",)'
+            )
 
     async def pin(self, gfn: Gfn) -> HostPage:
         """The host page of ``gfn``, to be mapped by a fault. Holds: nothing."""

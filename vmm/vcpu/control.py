@@ -15,7 +15,7 @@ shadow stays in the cache under its own role.
 Source: KVM 1342d3536d (2007, PDPTEs are loaded as the processor does), 17c3ba9d37 (2007, the root
 is dropped here and loaded before entry). KVM does not offer protection keys to a guest on a shadow
 MMU, only with EPT or NPT, so CR4.PKE gives #GP. d21225ee2b (2007, #GP for a cr3 outside all
-memslots) has no place here, where every frame is in the one memslot.
+memslots) has no place here, where page tables always lie in a memslot.
 """
 
 from __future__ import annotations

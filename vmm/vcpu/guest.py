@@ -62,6 +62,9 @@ class Guest(ModelObject):
         if isinstance(found, GuestFault):
             return found
         assert found is not None, "only a store is ever emulated"
+        return await self._read_through(found, gva, kind)
+
+    async def _read_through(self, found: Translation, gva: Gva, kind: AccessKind) -> int:
         event = found.access(self.vcpu, gva, kind)
         return await self.vm.mmu.memory.word(found.hpa(gva)).read(event=event)
 

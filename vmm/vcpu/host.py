@@ -51,6 +51,18 @@ class Host(ModelObject):
         """The frames that were written since the last call."""
         raise _missing("dirty-log")
 
+    async def create_slot(self, first: int, frames: int = 1) -> None:
+        """Give the guest memory from a frame on."""
+        raise _missing("memslots")
+
+    async def delete_slot(self, first: int) -> None:
+        """Take away the memory slot that begins at a frame."""
+        raise _missing("memslots")
+
+    async def move_slot(self, first: int, to: int) -> None:
+        """Let the memory slot that begins at a frame begin at another one."""
+        raise _missing("memslots")
+
     async def run_short(self, allocations: int = 1) -> None:
         """Let the next allocations of KVM fail."""
         raise _missing("memory-caches")
