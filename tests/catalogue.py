@@ -56,8 +56,8 @@ def bugs() -> list[str]:
 
 
 def is_livelock(bug: str) -> bool:
-    """Whether only a search of all states shows it."""
-    return all(code.startswith("livelock/") for code in discover("vmm.bugs")[bug].SPEC.caught_by)
+    """Whether a search shows it by a livelock, which no single step is."""
+    return bool(discover("vmm.bugs")[bug].SPEC.caught_by[0].startswith("livelock/"))
 
 
 def shows_in_a_step() -> list[tuple[LoadedScenario, str]]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.hand import bench
 from tests.tiny import codes, exhausted, tiny
-from vmm.engine.events import EventSpec
+from vmm.engine.events import Event, EventSpec
 from vmm.hw.layout import REGION, page
 from vmm.hw.pcpu import Ipi
 from vmm.mmu.api import NO_ROOT
@@ -82,8 +82,8 @@ class NoFlush(RunLoop):
 class EarlyOn(RunLoop):
     """Interrupts are on before the mode says that the guest has stopped."""
 
-    async def exit(self, vcpu: Vcpu, reason: str) -> None:
-        await vcpu.pcpu.interrupts_on(Exit(vcpu.number, reason))
+    async def exit(self, vcpu: Vcpu, reason: str, *events: Event) -> None:
+        await vcpu.pcpu.interrupts_on((Exit(vcpu.number, reason), *events))
         await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 class Bug:
     """What was wrong, and who set it right.
 
-    ``fix``: the commit, and its ``year``; a mutant has none. ``caught_by``: codes of the findings.
-    ``needs``: features without which there is nothing to get wrong. ``eras``: where the override
-    applies; none: everywhere. ``seen``: what a user of the kernel would have noticed.
-    ``scenario``: which one shows it; none: the one of its name, or one whose ``bugs`` name it.
+    ``fix``: the commit, and its ``year``; a mutant has none. ``caught_by``: codes of the findings,
+    what a search finds first. ``needs``: features without which there is nothing to get wrong.
+    ``eras``: where the override applies; none: everywhere. ``seen``: what a user of the kernel
+    would have noticed. ``scenario``: which one shows it; none: the one of its name, or one whose
+    ``bugs`` name it.
     """
 
     title: str

@@ -33,6 +33,6 @@ SPEC = Bug(
     year=2007,
     fix="2e53d63acba7",
     source="KVM 2e53d63acba7 (2.6.26); behaviour since 3bb65a22a4 and a436036baf (2.6.20)",
-    caught_by=("livelock/inescapable",),
+    caught_by=("livelock/inescapable", "guest/fault-loop"),
     seen="a vCPU of an SMP guest spins in the host for good",
 )

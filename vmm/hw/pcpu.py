@@ -35,7 +35,7 @@ from vmm.units import Gva, Pfn, page_number, table_index
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
-    from vmm.engine.events import Event
+    from vmm.engine.events import Event, EventSpec
 
 EntryCell = Callable[[int, int], "Cell[int]"]
 """The cell of entry ``index`` of the table in host frame ``pfn``."""
@@ -123,13 +123,11 @@ class Pcpu(ModelObject):
         """
         await self.ipi.update(_send)
 
-    async def interrupts_off(
-        self, event: Event | None = None, *, serialising: bool = False
-    ) -> None:
+    async def interrupts_off(self, event: EventSpec = None, *, serialising: bool = False) -> None:
         """Leave the guest, or CLI in the host: what arrives from here on stays pending."""
         await self.irq.set(Irq.OFF, event=event, serialising=serialising)
 
-    async def interrupts_on(self, event: Event | None = None) -> None:
+    async def interrupts_on(self, event: EventSpec = None) -> None:
         """STI in the host: a pending IPI is taken before anything else; interrupts drain stores."""
         if await atomically(_turn_on, (self.irq,), reads=(self.ipi,), event=event):
             await self.ipi.set(Ipi.NONE, serialising=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from vmm.engine.events import Event
+from vmm.engine.events import Event, Goal
 from vmm.hw.control import PDPTE_SHIFT
 from vmm.units import Gfn, Gpa, Gva, Pfn
 
@@ -82,6 +82,10 @@ class GuestPageFault(Event, frozen=True):
 
     vcpu: int
     gva: Gva
+
+
+class FaultRetried(Goal, frozen=True):
+    """What a fault had found out no longer holds: the guest runs into it again."""
 
 
 class EmulatedStore(Event, frozen=True):

@@ -28,7 +28,7 @@ from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.memory import part_of
-from vmm.mmu.api import FaultResult, GuestPageFault, LastPtWrite
+from vmm.mmu.api import FaultResult, FaultRetried, GuestPageFault, LastPtWrite
 from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import SpteRef, add_ref
@@ -78,7 +78,7 @@ class PageFault(ModelObject):
     ) -> FaultResult:
         """What is done under the lock."""
         if not await self.mmu.slots.still_holds(page):
-            await mark("host page changed under a fault")
+            await mark(FaultRetried("host page changed under a fault"))
             return FaultResult.RESUME
         await self.mmu.recycle.free_some(vcpu)
         return await self.fetch(vcpu, walk, page.pfn, kind)
@@ -100,7 +100,7 @@ class PageFault(ModelObject):
                 break
             page, unchanged = await self.descend(vcpu, page, walk, level)
         if not unchanged or page is None:
-            await mark("fault retried")
+            await mark(FaultRetried("fault retried"))
             return FaultResult.RESUME
         return await self.install_leaf(vcpu, page, walk, pfn, kind)
 

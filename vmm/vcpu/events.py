@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vmm.engine.events import Event
+from vmm.hw.access import AccessKind
+from vmm.units import Gva
 
 
 class Enter(Event, frozen=True):
@@ -16,6 +18,14 @@ class Exit(Event, frozen=True):
 
     vcpu: int
     reason: str
+
+
+class PageFaultExit(Event, frozen=True):
+    """A vCPU left the guest because an access to ``gva`` faulted on the shadow."""
+
+    vcpu: int
+    gva: Gva
+    kind: AccessKind
 
 
 class UserExit(Event, frozen=True):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from vmm.engine.events import Event
 from vmm.engine.ops import wait_until
 from vmm.engine.world import ModelObject
 from vmm.hw.access import AccessKind, GuestFault
@@ -20,7 +21,7 @@ from vmm.hw.pcpu import Boundary, Irq
 from vmm.mmu.api import NO_ROOT, FaultResult
 from vmm.units import Gva
 from vmm.vcpu.apic import accept, end_of_interrupt, woken
-from vmm.vcpu.events import Enter, Exit
+from vmm.vcpu.events import Enter, Exit, PageFaultExit
 from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.translation import Translation, look_up
 from vmm.vcpu.vcpu import Mode, Vcpu
@@ -83,10 +84,10 @@ class RunLoop(ModelObject):
         if requests & TLB_FLUSH or not vcpu.pcpu.tagged:
             await vcpu.pcpu.flush()
 
-    async def exit(self, vcpu: Vcpu, reason: str) -> None:
-        """Out of the guest, interrupts on again."""
-        event = Exit(vcpu.number, reason)
-        await vcpu.pcpu.interrupts_off(event, serialising=reason in DRAINING_EXITS)
+    async def exit(self, vcpu: Vcpu, reason: str, *events: Event) -> None:
+        """Out of the guest, interrupts on again; ``events`` say more of the reason."""
+        events = (Exit(vcpu.number, reason), *events)
+        await vcpu.pcpu.interrupts_off(events, serialising=reason in DRAINING_EXITS)
         await vcpu.mode.set(Mode.OUTSIDE_GUEST_MODE)
         await vcpu.pcpu.interrupts_on()
 
@@ -165,7 +166,7 @@ class RunLoop(ModelObject):
 
     async def fault(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> FaultResult | GuestFault:
         """Exit with a page fault and let the MMU handle it."""
-        await self.exit(vcpu, "page fault")
+        await self.exit(vcpu, "page fault", PageFaultExit(vcpu.number, gva, kind))
         return await vcpu.mmu.fault.page_fault(vcpu, gva, kind)
 
 
