@@ -37,9 +37,10 @@ class MachineConfig:
 
     ``spaces``: pages by gva of each guest address space; ``starts``: the space of each vCPU
     (default: the first). ``mode``: how the guest pages, one of MODES; ``space_modes`` of spaces
-    that differ, for guests that switch. ``controls``: further control bits at the start, by the
-    names of ``Controls``. ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``,
-    ``min_free``, ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp``
+    that differ, for guests that switch. ``pcpus``: processors, if there are more than vCPUs, for
+    the feature ``vcpu-migration``. ``controls``: further control bits at the start, by the names of
+    ``Controls``. ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``, ``min_free``,
+    ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp``
     allows several vCPUs where the era had only one. ``long``: too long for full audits at every
     release; they are incremental then.
     ``monitors``: oracles of this machine alone. ``memory_model``: one of MEMORY_MODELS.
@@ -53,6 +54,7 @@ class MachineConfig:
     space_modes: Mapping[str, str] = field(default_factory=dict)
     controls: Mapping[str, bool] = field(default_factory=dict)
     vcpus: int = 2
+    pcpus: int = 0
     era: str = "2.6.25"
     features: tuple[str, ...] = ()
     smp: bool = False
@@ -140,16 +142,29 @@ def _wire(
             table_entry=entry,
             structure_caches=config.structure_caches,
         )
-        for n in range(config.vcpus)
+        for n in range(_pcpus(config))
     )
     vcpus = tuple(
-        classes["Vcpu"](world, pcpu, shadow, layout.registers(start, **config.controls))
-        for pcpu, start in zip(pcpus, starts, strict=True)
+        classes["Vcpu"](world, n, pcpus, shadow, layout.registers(start, **config.controls))
+        for n, start in enumerate(starts)
     )
     shadow.connect(classes["Flush"](vcpus))
     loop = classes["RunLoop"]()
     control = classes["ControlRegisters"](loop)
-    return Vm(vcpus, shadow, loop, control, layout=layout, params=params, classes=classes)
+    return Vm(vcpus, pcpus, shadow, loop, control, layout=layout, params=params, classes=classes)
+
+
+def _pcpus(config: MachineConfig) -> int:
+    """How many processors there are. Errors: too few, or spare ones with store buffers."""
+    pcpus = config.pcpus or config.vcpus
+    if pcpus < config.vcpus:
+        raise UsageError(f"pcpus={pcpus}: {config.vcpus} vCPUs need a pCPU each")
+    if pcpus > config.vcpus and config.memory_model == "tso":
+        raise UsageError(
+            f"pcpus={pcpus}: with memory_model=tso each vCPU stays on its pCPU, whose store buffer "
+            f"interrupts drain; leave it at {config.vcpus}"
+        )
+    return pcpus
 
 
 def _modes(config: MachineConfig) -> dict[str, PagingMode]:

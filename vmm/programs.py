@@ -83,12 +83,11 @@ def add_tasks(
     for name, host_program in programs.hosts.items():
         world.task(name, host_program, vm.classes["Host"](vm))
     interrupts: dict[int, int] = {}
-    for vcpu in vm.vcpus:
-        pcpu = vcpu.pcpu
+    for pcpu in vm.pcpus:
         ipis = world.task(
             f"ipi{pcpu.number}", type(pcpu).deliver_ipis, pcpu, kind=TaskKind.EVENTUAL
         )
-        interrupts[ipis.index] = vcpu.number
+        interrupts[ipis.index] = pcpu.number
     if tso:
         add_store_buffers(world, interrupts)
 

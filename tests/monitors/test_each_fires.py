@@ -143,8 +143,8 @@ class ForgetsIpis(flush.Flush):
 class NeverAcknowledged(flush.Flush):
     """Waits for what cannot come: that all IPIs are on their way."""
 
-    async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
-        await wait_until(vcpus[0].requests, lambda requests: requests == -1)
+    async def wait_for_acks(self, pcpus: tuple[pcpu.Pcpu, ...]) -> None:
+        await wait_until(self.vcpus[0].requests, lambda requests: requests == -1)
 
 
 async def remaps(cpu: Guest) -> None:

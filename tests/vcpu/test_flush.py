@@ -14,7 +14,7 @@ from tests.hand import bench
 from tests.tiny import codes, exhausted, tiny
 from vmm.engine.events import Event, EventSpec
 from vmm.hw.layout import REGION, page
-from vmm.hw.pcpu import Ipi
+from vmm.hw.pcpu import Ipi, Pcpu
 from vmm.mmu.api import NO_ROOT
 from vmm.vcpu.events import Enter, Exit
 from vmm.vcpu.flush import Flush
@@ -90,7 +90,7 @@ class EarlyOn(RunLoop):
 class NoWait(Flush):
     """The flusher does not wait for the IPIs."""
 
-    async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
+    async def wait_for_acks(self, pcpus: tuple[Pcpu, ...]) -> None:
         return
 
 
@@ -107,7 +107,7 @@ class InterruptFirst(Flush):
     async def flush_remote(self, me: VcpuState | None) -> None:
         for vcpu in self.vcpus:
             await vcpu.pcpu.send_ipi()
-        await self.wait_for_acks(self.vcpus)
+        await self.wait_for_acks(tuple(vcpu.pcpu for vcpu in self.vcpus))
         for vcpu in self.vcpus:
             await self.make_request(vcpu, TLB_FLUSH)
 

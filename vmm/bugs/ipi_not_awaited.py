@@ -11,16 +11,16 @@ takes the IPI, exits, flushes: too late
 from __future__ import annotations
 
 from vmm.bugs import Bug
+from vmm.hw.pcpu import Pcpu
 from vmm.vcpu import flush
-from vmm.vcpu.vcpu import Vcpu
 
 
 class Flush(flush.Flush):
     """Goes on at once."""
 
-    async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
+    async def wait_for_acks(self, pcpus: tuple[Pcpu, ...]) -> None:
         """The fix waits until every vCPU that was interrupted has left the guest."""
-        del vcpus
+        del pcpus
 
 
 SPEC = Bug(

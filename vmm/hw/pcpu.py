@@ -68,7 +68,7 @@ class Boundary(NamedTuple):
 
 
 class Pcpu(ModelObject):
-    """One physical CPU; vCPU ``number`` runs on it for good (no migration yet).
+    """One physical CPU. ``vpid`` is the tag of what it caches.
 
     ``table_entry`` is how its walker reads paging structures; the machine provides it.
     ``caches``: its paging-structure caches, if the machine has them.
@@ -114,14 +114,19 @@ class Pcpu(ModelObject):
         while True:
             await atomically(_deliver, (self.irq, self.ipi), when=_is_sent)
 
-    async def send_ipi(self) -> None:
-        """Interrupt this pCPU, from another one; nobody waits for it.
+    async def send_ipi(self) -> tuple[Pcpu, ...]:
+        """Interrupt this pCPU, from another one; nobody waits for it. Gives who is interrupted.
 
         All earlier stores come first, as with every locked op: an uncached write to the APIC drains
         the store buffer, and for x2APIC, whose register writes do not serialise, Linux puts a fence
         before it.
         """
         await self.ipi.update(_send)
+        return (self,)
+
+    async def is_in_host(self) -> bool:
+        """Whether this pCPU, to whose thread we belong, is in the host with interrupts on."""
+        return await self.irq is Irq.ON
 
     async def interrupts_off(self, event: EventSpec = None, *, serialising: bool = False) -> None:
         """Leave the guest, or CLI in the host: what arrives from here on stays pending."""
@@ -164,7 +169,7 @@ class Pcpu(ModelObject):
     async def _start(self, top: int, root: Pfn, gva: Gva) -> tuple[int, Pfn, int]:
         """Level, table and rights to begin with: at the root, or below a cached entry."""
         if self.caches is not None:
-            cached = await observe(tlbs.starts, (self.caches,), gva, top)
+            cached = await observe(tlbs.starts, (self.caches,), self.vpid, gva, top)
             chosen = await choose(len(cached) + 1) if cached else 0
             if chosen:
                 upper = cached[chosen - 1]
@@ -176,9 +181,10 @@ class Pcpu(ModelObject):
         cell = self.table_entry(table, table_index(gva, level))
         event = WalkRead(self.number, table, gva, level)
         if self.caches is None:
-            return _upper(await cell.read(event=event), gva, level, rights)
+            return _upper(await cell.read(event=event), self.vpid, gva, level, rights)
+        place = (self.vpid, gva, level)
         return await atomically(
-            _fill_upper_from, (self.caches,), gva, level, rights, reads=(cell,), event=event
+            _fill_upper_from, (self.caches,), place, rights, reads=(cell,), event=event
         )
 
     async def _read_leaf(
@@ -198,16 +204,19 @@ class Pcpu(ModelObject):
 
     async def invlpg(self, gva: Gva) -> None:
         """Drop the entry of one page, and all that is cached of upper levels."""
-        if self.caches is not None:
-            await self.caches.set(())
+        await self.drop_upper()
         events = (TlbFlush(self.number), Invlpg(self.number, gva))
         await self.tlb.update(_invlpg, self.vpid, page_number(gva), event=events)
 
     async def flush(self) -> None:
-        """Drop all entries of the VPID (or, untagged, all)."""
-        if self.caches is not None:
-            await self.caches.set(())
+        """Drop all entries: they have one tag, or none."""
+        await self.drop_upper()
         await self.tlb.set((), event=TlbFlush(self.number), serialising=True)
+
+    async def drop_upper(self) -> None:
+        """Drop what is cached of upper levels."""
+        if self.caches is not None:
+            await self.caches.update(_drop_upper, self.vpid)
 
 
 def _value(member: enum.Enum) -> str:
@@ -250,17 +259,21 @@ def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
     return tlbs.drop_page(tlb, vpid, page), None
 
 
-def _upper(entry: int, gva: Gva, level: int, rights: int) -> UpperEntry | None:
+def _drop_upper(caches: StructureCaches, vpid: int) -> tuple[StructureCaches, None]:
+    return tlbs.drop_vpid(caches, vpid), None
+
+
+def _upper(entry: int, vpid: int, gva: Gva, level: int, rights: int) -> UpperEntry | None:
     if not entry & P:
         return None
     prefix = tlbs.prefix_of(gva, level)
-    return UpperEntry(level, prefix, frame_of(entry), combine(rights, entry))
+    return UpperEntry(vpid, level, prefix, frame_of(entry), combine(rights, entry))
 
 
 def _fill_upper_from(
-    entry: int, caches: StructureCaches, gva: Gva, level: int, rights: int
+    entry: int, caches: StructureCaches, place: tuple[int, Gva, int], rights: int
 ) -> tuple[tuple[StructureCaches], UpperEntry | None]:
-    upper = _upper(entry, gva, level, rights)
+    upper = _upper(entry, *place, rights)
     return (caches if upper is None else tlbs.fill_upper(caches, upper),), upper
 
 

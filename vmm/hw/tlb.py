@@ -25,7 +25,7 @@ Source: Intel SDM vol. 3, 4.10.2 and 4.10.3 (what is cached), 4.10.4 (what inval
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vmm.bits import describe_rights
 from vmm.units import LEVEL_BITS, Gva, page_number
@@ -50,6 +50,7 @@ class UpperEntry(NamedTuple):
     It leads to the table in host frame ``table``, with the ``rights`` of the walk up to there.
     """
 
+    vpid: int
     level: int
     prefix: int
     table: int
@@ -57,7 +58,9 @@ class UpperEntry(NamedTuple):
 
 
 StructureCaches = tuple[UpperEntry, ...]
-"""Sorted by (level, prefix), one entry each."""
+"""Sorted by (vpid, level, prefix), one entry each."""
+
+Entry = TypeVar("Entry", TlbEntry, UpperEntry)
 
 
 def _position(tlb: Tlb, vpid: int, page: int) -> int:
@@ -87,9 +90,9 @@ def drop_page(tlb: Tlb, vpid: int, page: int) -> Tlb:
     return (*tlb[:at], *tlb[at + 1 :])
 
 
-def drop_vpid(tlb: Tlb, vpid: int) -> Tlb:
+def drop_vpid(cached: tuple[Entry, ...], vpid: int) -> tuple[Entry, ...]:
     """All entries of one tag."""
-    return tuple(entry for entry in tlb if entry.vpid != vpid)
+    return tuple([entry for entry in cached if entry.vpid != vpid])
 
 
 def prefix_of(gva: Gva, level: int) -> int:
@@ -97,14 +100,15 @@ def prefix_of(gva: Gva, level: int) -> int:
     return page_number(gva) >> LEVEL_BITS * (level - 1)
 
 
-def starts(caches: StructureCaches, gva: Gva, top: int) -> StructureCaches:
+def starts(caches: StructureCaches, vpid: int, gva: Gva, top: int) -> StructureCaches:
     """What is cached for an address below a root of level ``top``."""
-    return tuple([e for e in caches if e.level <= top and e.prefix == prefix_of(gva, e.level)])
+    own = [e for e in caches if e.vpid == vpid and e.level <= top]
+    return tuple([e for e in own if e.prefix == prefix_of(gva, e.level)])
 
 
 def fill_upper(caches: StructureCaches, entry: UpperEntry) -> StructureCaches:
     """Cache an upper entry in place of what was cached there."""
-    others = [e for e in caches if e[:2] != entry[:2]]
+    others = [e for e in caches if e[:3] != entry[:3]]
     return tuple(sorted([*others, entry]))
 
 

@@ -53,12 +53,13 @@ class LostRequest(Monitor):
         return state, (found,)
 
     def _is_interrupted(self, vcpu: Vcpu, step: Step, view: View) -> bool:
-        pcpu = vcpu.pcpu
+        pcpu = vcpu.pcpu_in(view)
         if view[pcpu.irq] is not Irq.GUEST or view[pcpu.ipi] is not Ipi.NONE:
             return True
+        told: tuple[Cell[Any], ...] = (vcpu.mode, pcpu.ipi, *vcpu.place)
         return any(
-            task.kind is TaskKind.FOREGROUND and _stores(op, cell)
-            for cell in (vcpu.mode, pcpu.ipi)
+            task.kind is TaskKind.FOREGROUND and (cell in vcpu.place or _stores(op, cell))
+            for cell in told
             for task, op in view.accesses(cell, but=step.task)
         )
 

@@ -62,6 +62,7 @@ class Parameter:
 MACHINE_PARAMETERS = (
     Parameter("features", "", "features of KVM to add to the scenario's, separated by commas"),
     Parameter("smp", 0, "1: several vCPUs also in an era that had one", minimum=0, maximum=1),
+    Parameter("pcpus", 0, "processors for vcpu-migration; 0: as many as vCPUs", minimum=0),
     Parameter("structure_caches", 0, "1: processors cache upper entries too", minimum=0, maximum=1),
 )
 """What every scenario with a machine can be given beside its own parameters."""

@@ -31,6 +31,7 @@ def configured(machine: MachineConfig, params: Mapping[str, Any]) -> MachineConf
         mode=params.get("mode", machine.mode),
         features=(*machine.features, *filter(None, named)),
         smp=machine.smp or bool(params.get("smp", 0)),
+        pcpus=params.get("pcpus", machine.pcpus),
         structure_caches=machine.structure_caches or bool(params.get("structure_caches", 0)),
         memory_model=params.get("memory_model", machine.memory_model),
     )

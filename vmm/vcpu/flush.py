@@ -28,6 +28,7 @@ from vmm.vcpu.vcpu import Vcpu
 
 if TYPE_CHECKING:
     from vmm.engine.events import EventSpec
+    from vmm.hw.pcpu import Pcpu
     from vmm.mmu.api import VcpuState
 
 
@@ -50,12 +51,11 @@ class Flush(ModelObject):
 
     async def ask_all(self, me: VcpuState | None, request: int) -> None:
         """Make a request of every vCPU; wait until none runs the guest without knowing of it."""
-        interrupted: tuple[Vcpu, ...] = ()
+        interrupted: tuple[Pcpu, ...] = ()
         for vcpu in self.vcpus:
             was_clear = await self.make_request(vcpu, request)
             if vcpu is not me and await self.needs_ipi(vcpu, was_clear=was_clear):
-                await vcpu.pcpu.send_ipi()
-                interrupted = (*interrupted, vcpu)
+                interrupted = (*interrupted, *await vcpu.pcpu.send_ipi())
         if interrupted:
             await self.wait_for_acks(interrupted)
 
@@ -67,9 +67,9 @@ class Flush(ModelObject):
         """Whether a vCPU must be interrupted for a request that was just made."""
         return was_clear
 
-    async def wait_for_acks(self, vcpus: tuple[Vcpu, ...]) -> None:
+    async def wait_for_acks(self, pcpus: tuple[Pcpu, ...]) -> None:
         """Wait until each of these has taken its IPI."""
-        await wait_until(tuple(vcpu.pcpu.ipi for vcpu in vcpus), _all_taken)
+        await wait_until(tuple(pcpu.ipi for pcpu in pcpus), _all_taken)
 
 
 def _set_bit(requests: int, bit: int) -> tuple[int, bool]:

@@ -103,7 +103,7 @@ class RunLoop(ModelObject):
 
     async def leave(self, vcpu: Vcpu, reason: str) -> None:
         """Exit if the guest runs: the host has something to do for it."""
-        if await vcpu.pcpu.irq is not Irq.ON:
+        if not await vcpu.pcpu.is_in_host():
             await self.exit(vcpu, reason)
 
     async def halt(self, vcpu: Vcpu) -> None:

@@ -15,6 +15,7 @@ from vmm.vcpu.requests import format_requests
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
+    from vmm.engine.monitor import View
     from vmm.hw.layout import Layout
     from vmm.hw.paging import PagingRegisters
     from vmm.hw.pcpu import Pcpu
@@ -43,14 +44,23 @@ def _format_root(root: Root) -> str:
 
 
 class Vcpu(ModelObject):
-    """One vCPU. ``pcpu`` is the processor that it runs on for good."""
+    """One vCPU. ``pcpu`` is the processor that it runs on: one of ``pcpus``, for good.
+
+    ``place``: cells that others read to find that processor, once they mean to interrupt it.
+    """
+
+    place: tuple[Cell[int], ...] = ()
 
     def __init__(
-        self, world: World, pcpu: Pcpu, mmu: ShadowMmu, registers: PagingRegisters
+        self,
+        world: World,
+        number: int,
+        pcpus: tuple[Pcpu, ...],
+        mmu: ShadowMmu,
+        registers: PagingRegisters,
     ) -> None:
-        number = pcpu.number
         self.number = number
-        self.pcpu = pcpu
+        self.pcpu = pcpus[number]
         self.mmu = mmu
         self.mode = world.cell(
             f"mode{number}",
@@ -75,6 +85,11 @@ class Vcpu(ModelObject):
             f"apic{number}", Apic(), marked=True, observable=False, format=format_apic
         )
 
+    def pcpu_in(self, view: View) -> Pcpu:
+        """The processor that it runs on in a state, for monitors."""
+        del view
+        return self.pcpu
+
 
 class Vm(ModelObject):
     """A wired VM: what guest programs, host threads and monitors are given.
@@ -85,6 +100,7 @@ class Vm(ModelObject):
     def __init__(
         self,
         vcpus: tuple[Vcpu, ...],
+        pcpus: tuple[Pcpu, ...],
         mmu: ShadowMmu,
         loop: RunLoop,
         control: ControlRegisters,
@@ -94,6 +110,7 @@ class Vm(ModelObject):
         classes: Mapping[str, Any],
     ) -> None:
         self.vcpus = vcpus
+        self.pcpus = pcpus
         self.mmu = mmu
         self.loop = loop
         self.control = control
