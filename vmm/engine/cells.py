@@ -116,13 +116,25 @@ class Lock(Cell[int]):
     """A model lock: 0 when free, else the index of the owning task plus one.
 
     ``release_event`` takes effect with each release: the place where a lock's invariants are
-    audited, since they hold again and nobody else can hold the lock yet.
+    audited, since they hold again and nobody else can hold the lock yet. ``inside`` and ``outside``
+    are the locks that may be held when this one is taken, and that may be taken while this one is
+    held: the lock order.
     """
 
-    __slots__ = ("acquire_op", "release_event", "release_op")
+    __slots__ = ("acquire_op", "inside", "outside", "release_event", "release_op")
 
-    def __init__(self, name: str, index: int, *, release_event: EventSpec = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        *,
+        release_event: EventSpec = None,
+        inside: tuple[Lock, ...] = (),
+        outside: tuple[Lock, ...] = (),
+    ) -> None:
         super().__init__(name, 0, index, marked=True, observable=False, format=_format_owner)
+        self.inside = inside
+        self.outside = outside
         self.release_event = release_event
         self.acquire_op = ops.Acquire(self)
         self.release_op = ops.Release(self, release_event)

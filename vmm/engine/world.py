@@ -91,9 +91,18 @@ class World:
         )
         return self.add_cell(made)
 
-    def lock(self, name: str, *, release_event: EventSpec = None) -> Lock:
-        """Make a lock."""
-        made = Lock(name, len(self.cells), release_event=release_event)
+    def lock(
+        self,
+        name: str,
+        *,
+        release_event: EventSpec = None,
+        inside: tuple[Lock, ...] = (),
+        outside: tuple[Lock, ...] = (),
+    ) -> Lock:
+        """Make a lock, with its place in the lock order."""
+        made = Lock(
+            name, len(self.cells), release_event=release_event, inside=inside, outside=outside
+        )
         return self.add_cell(made)
 
     def array(

@@ -132,7 +132,7 @@ class Memslots(notifier.Memslots):
 
     def __init__(self, world: World, lock: Lock) -> None:
         super().__init__(world, lock)
-        self.slots_lock = world.lock("slots_lock")
+        self.slots_lock = world.lock("slots_lock", outside=(lock,))
         self.srcu = make_srcu(world, "kvm->srcu")
         self.memslots: Cell[Slots] = world.cell(
             "memslots",
