@@ -15,6 +15,7 @@ and were not changed under one lock.
 from __future__ import annotations
 
 from vmm.bugs import Bug
+from vmm.engine.events import Event
 from vmm.features import vcpu_migration
 from vmm.features.vcpu_migration import NO_PCPU, migrating
 from vmm.vcpu.vcpu import Vcpu
@@ -28,9 +29,9 @@ class RunLoop(vcpu_migration.RunLoop):
         await migrating(vcpu).cpu.set(await migrating(vcpu).thread)
         await super().run_guest(vcpu)
 
-    async def exit(self, vcpu: Vcpu, reason: str) -> None:
+    async def exit(self, vcpu: Vcpu, reason: str, *events: Event) -> None:
         """Out of the guest, and nowhere."""
-        await super().exit(vcpu, reason)
+        await super().exit(vcpu, reason, *events)
         await migrating(vcpu).cpu.set(NO_PCPU)
 
 

@@ -45,7 +45,7 @@ from vmm.vcpu.requests import TLB_FLUSH
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
-    from vmm.engine.events import Event
+    from vmm.engine.events import Event, EventSpec
     from vmm.engine.monitor import View
     from vmm.engine.world import World
     from vmm.hw.access import AccessKind
@@ -100,12 +100,10 @@ class CurrentPcpu(hw_pcpu.Pcpu):
     async def is_in_host(self) -> bool:
         return await (await self.here()).is_in_host()
 
-    async def interrupts_off(
-        self, event: Event | None = None, *, serialising: bool = False
-    ) -> None:
+    async def interrupts_off(self, event: EventSpec = None, *, serialising: bool = False) -> None:
         await (await self.here()).interrupts_off(event, serialising=serialising)
 
-    async def interrupts_on(self, event: Event | None = None) -> None:
+    async def interrupts_on(self, event: EventSpec = None) -> None:
         await (await self.here()).interrupts_on(event)
 
     async def run_guest(self, event: Event | None = None) -> None:
