@@ -8,12 +8,15 @@ import pytest
 
 from tests import catalogue
 from vmm.engine.hosts import HOSTS, driver
+from vmm.engine.hosts.direct import drive
 from vmm.engine.schedule import decode
+from vmm.report.violation import violation
 from vmm.scenario.experiment import reopen
-from vmm.search.replay import replay
+from vmm.search.replay import CheckedRun, replay
 from vmm.strategies.recorded import RecordedPicker
 
-TOKENS = sorted(Path(__file__).parent.glob("*.token"))
+CORPUS = Path(__file__).parent
+TOKENS = sorted(CORPUS.glob("*.token"))
 
 
 def test_every_bug_of_every_scenario_is_there() -> None:
@@ -31,3 +34,14 @@ def test_counterexample_replays(path: Path, host: str) -> None:
     )
     assert [finding.code for finding in outcome.findings][:1] == [code]
     assert outcome.digest == recorded.digest
+
+
+@pytest.mark.parametrize("bug", [b for b in catalogue.bugs() if not catalogue.is_livelock(b)])
+def test_race_table_names_the_step_that_the_bug_has_wrong(bug: str) -> None:
+    scenario = catalogue.main_scenario(bug).slug
+    _, _, token = (CORPUS / f"{scenario}.{bug}.token").read_text().partition(" ")
+    recorded = decode(token.strip())
+    experiment, picker = reopen(recorded), RecordedPicker(recorded.schedule)
+    run = CheckedRun(experiment.world(), picker)
+    rows = violation(experiment, run, drive(run)).table().rows
+    assert [row.text for row in rows if row.text.startswith("bug ")]

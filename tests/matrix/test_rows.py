@@ -9,7 +9,7 @@ from vmm.matrix.work import Answer, BugSearch, Found, Piece, Sampled, Sampling, 
 JANUS = Pair("januscape", "januscape")
 OTHER = Pair("wrong-gfn-child", "januscape")
 CLEAN = Twin(complete=True, states=20, code=None, goals=())
-FOUND = Found("audit/spte-agrees", states=10, steps=5, switches=1, schedule="v1.x")
+FOUND = Found("audit/spte-agrees", states=10, steps=5, switches=1, preemptions=0, schedule="v1.x")
 
 
 def answered(twin: Twin = CLEAN, found: Found = FOUND) -> dict[Piece, Answer]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.lab import Lab
+from vmm.discovery import discover
 from vmm.matrix.plan import Pair
 from vmm.matrix.work import (
     BugSearch,
@@ -28,6 +31,7 @@ def test_a_bug_is_found_with_a_schedule_that_replays(lab: Lab) -> None:
     assert (said.code, said.json["steps"]) == (1, found.steps)
     assert said.json["findings"][0]["code"] == found.code == "isolation/page-given-back"
     assert said.json["findings"][0]["switches"] == found.switches
+    assert found.preemptions == 0
 
 
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
@@ -48,7 +52,10 @@ def test_bugs_that_share_a_scenario_share_its_twin() -> None:
     assert pieces(pairs, sampling=False) == [TwinSearch("s"), *map(BugSearch, pairs)]
 
 
-def test_no_sampling_for_livelocks() -> None:
+def test_no_sampling_for_livelocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    only = {"caught_by": ("livelock/fair",)}
+    spec = replace(discover("vmm.bugs")[LIVELOCK.bug].SPEC, **only)
+    monkeypatch.setattr(discover("vmm.bugs")[LIVELOCK.bug], "SPEC", spec)
     asked = pieces([QUICK, LIVELOCK], sampling=True)
     assert [piece for piece in asked if isinstance(piece, Sampling)] == [Sampling(QUICK)]
 

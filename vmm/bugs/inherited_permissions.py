@@ -37,7 +37,7 @@ class Walk(GuestWalk):
     """Makes the roles."""
 
     def shadow_key(self, level: int) -> tuple[Gfn, Role]:
-        """The fix takes what the levels above leave over."""
+        """The role of a table, with the rights of its own entry as well."""
         gfn, role = super().shadow_key(level)
         if role.direct or level == self.root.level:
             return gfn, role
@@ -48,7 +48,7 @@ class GuestWalker(guest_walk.GuestWalker):
     """Gives such walks."""
 
     async def walk(self, vcpu: VcpuState, gva: Gva, kind: AccessKind) -> GuestWalk | GuestFault:
-        """Walk from cr3 to the leaf."""
+        """The fix names each page after the rights above it, not those of the whole walk."""
         found = await super().walk(vcpu, gva, kind)
         return Walk(*found) if isinstance(found, GuestWalk) else found
 

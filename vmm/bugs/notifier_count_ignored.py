@@ -19,7 +19,7 @@ class Memslots(notifier.Memslots):
     """Half of the check."""
 
     async def still_holds(self, page: HostPage) -> bool:
-        """The rule is: no invalidation is open, and none was closed since."""
+        """The fix asks too whether an invalidation is open."""
         return await self.sequence == page.sequence
 
 

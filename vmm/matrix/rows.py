@@ -33,6 +33,7 @@ class Row:
     states: int | None = None
     steps: int | None = None
     switches: int | None = None
+    preemptions: int | None = None
     schedule: str | None = None
     executions: int | None = None
     fixed_clean: bool | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from statistics import median
 
@@ -19,6 +19,8 @@ from vmm.matrix.plan import Pair
 from vmm.scenario.experiment import Experiment, host_named, prepare
 from vmm.scenario.loading import load
 from vmm.search.exhaustive import search
+from vmm.search.liveness import is_livelock
+from vmm.search.preemptions import fewest_preemptions
 from vmm.search.replay import CheckedRun
 from vmm.search.result import Result, Verdict
 from vmm.search.sampling import Budget, sample
@@ -32,6 +34,12 @@ SEEDS = 20
 
 EXECUTIONS_MAX = 1_000
 """Executions after which one look by sampling gives up."""
+
+PREEMPTIONS_MAX = 4
+"""Preemptions of the schedules in which a bug is looked for at the most."""
+
+STATES_MAX = 400_000
+"""States after which the fewest preemptions stay unknown."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,15 @@ class Found:
     """What a search for a bug came to; ``schedule`` is the token of a shortest counterexample.
 
     ``code``: of what was found first; None: nothing. ``steps`` and ``switches`` are those of the
-    counterexample, as the live run of its schedule counts them.
+    counterexample, as the live run of its schedule counts them. ``preemptions``: the fewest of any
+    schedule that shows it (``vmm.search.preemptions``); None: over ``PREEMPTIONS_MAX``, or unknown.
     """
 
     code: str | None
     states: int
     steps: int | None = None
     switches: int | None = None
+    preemptions: int | None = None
     schedule: str | None = None
 
 
@@ -162,7 +172,11 @@ def look_for(pair: Pair) -> Found:
     result = search(experiment.world())
     if result.schedule is None:
         return Found(None, result.states)
-    return _witnessed(experiment, result)
+    fewest = None
+    if not is_livelock(result.findings[0]):
+        fewest = fewest_preemptions(experiment.world(), most=PREEMPTIONS_MAX, max_states=STATES_MAX)
+    found = _witnessed(experiment, result)
+    return replace(found, preemptions=None if fewest is None else fewest.preemptions)
 
 
 def _witnessed(experiment: Experiment, result: Result) -> Found:

@@ -14,12 +14,14 @@ The format is that of KVM's own locking document.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmm.engine.monitor import Finding
 from vmm.engine.task import TaskKind
 from vmm.engine.trace import Ending, Outcome
 from vmm.engine.waits import waiting
+from vmm.report.bug_steps import BugStep
 from vmm.report.phrases import intent, phrase
 from vmm.report.relevance import steps_that_matter
 from vmm.search.replay import CheckedRun
@@ -35,7 +37,10 @@ LABEL = 9
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step, or an op that never took effect (no number). ``column`` counts from 0."""
+    """A step; with no number an op that never took effect, or what a bug does other than the fix.
+
+    ``column`` counts from 0.
+    """
 
     number: int | None
     column: int
@@ -82,9 +87,17 @@ class RaceTable:
 
 
 def race_table(
-    slug: str, run: CheckedRun, outcome: Outcome, findings: tuple[Finding, ...], replay: str
+    slug: str,
+    run: CheckedRun,
+    outcome: Outcome,
+    findings: tuple[Finding, ...],
+    replay: str,
+    bug_steps: Sequence[BugStep] = (),
 ) -> RaceTable:
-    """The table of the findings of a recorded run; the steps are those that matter to the first."""
+    """The table of the findings of a recorded run; the steps are those that matter to the first.
+
+    ``bug_steps``: where the overrides of bugs were entered; each has a row of its own.
+    """
     violating = run.pending[run.published] if run.published is not None else None
     if outcome.ending is Ending.DEADLOCK:
         violating = next(op for op in run.pending if op is not None)
@@ -92,12 +105,20 @@ def race_table(
     if run.repeats_from is not None:
         chosen = _with_round(outcome, findings[0], run.repeats_from)
     waiting = _waiting(run, outcome)
-    tasks = sorted({outcome.trace[i].task.index for i in chosen} | {task for task, _ in waiting})
+    tasks = sorted(
+        {
+            *(outcome.trace[index].task.index for index in chosen),
+            *(task for task, _ in waiting),
+            *(step.task for step in bug_steps),
+        }
+    )
     column = {task: number for number, task in enumerate(tasks)}
-    rows = [
-        Row(step.number, column[step.task.index], phrase(step))
+    placed = [
+        (step.number, Row(step.number, column[step.task.index], phrase(step)))
         for step in (outcome.trace[index] for index in chosen)
     ]
+    placed += [(step.after, Row(None, column[step.task], step.text)) for step in bug_steps]
+    rows = [row for _, row in sorted(placed, key=lambda pair: pair[0])]
     rows += [Row(None, column[task], text) for task, text in waiting]
     if rows:
         rows[-1] = Row(rows[-1].number, rows[-1].column, rows[-1].text, violates=True)

@@ -13,6 +13,7 @@ from vmm.engine.trace import Outcome
 from vmm.engine.world import World
 from vmm.errors import InternalError
 from vmm.report import findings as finding_files
+from vmm.report.bug_steps import BugSteps
 from vmm.report.race_table import RaceTable, race_table
 from vmm.scenario.experiment import Experiment, host_named
 from vmm.search.liveness import is_livelock
@@ -56,16 +57,18 @@ class Violation:
 
     def table(self) -> RaceTable:
         """The race table, from the run once more with every step recorded."""
+        bug_steps = BugSteps(self.experiment.bugs)
         run, outcome = replay(
             self.experiment.world(),
             self.recorded,
             RecordedPicker(self.recorded.schedule),
-            host_named("direct"),
+            bug_steps.watching(host_named("direct")),
             record=True,
             incremental=self.experiment.is_long,
         )
         slug = self.experiment.loaded.slug
-        return race_table(slug, run, outcome, self.findings, self.replay_command())
+        replay_command = self.replay_command()
+        return race_table(slug, run, outcome, self.findings, replay_command, bug_steps.found)
 
     def kept_if_needed(self, directory: Path | None) -> Violation:
         """The same, kept in files if a directory is named or the token is too long to paste."""

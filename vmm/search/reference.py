@@ -57,7 +57,7 @@ def search(
     ``max_states`` ends the search soon after so many; Ctrl-C ends it as well; both keep what was
     found. Errors: whatever a task raises, CaptureRefused, ForeignAwait, Nondeterminism.
     """
-    run = _Search(world, monitors=monitors, witnesses=witnesses, max_states=max_states)
+    run = ReferenceSearch(world, monitors=monitors, witnesses=witnesses, max_states=max_states)
     try:
         run.visit_all(stop_at_first=stop_at_first, on_progress=on_progress)
     finally:
@@ -65,7 +65,7 @@ def search(
     return run.result()
 
 
-class _Search:
+class ReferenceSearch:
     """The states seen, how each was first reached, and what was found on the way."""
 
     def __init__(
@@ -150,29 +150,34 @@ class _Search:
             if not moves:
                 self.end(number, memory, locals_)
             for move in moves:
-                task, edge = move
                 self.transitions += 1
-                written = self.write(memory, edge.writes) if edge.writes else memory
-                after = (*locals_[:task], edge.following, *locals_[task + 1 :])
-                judged = states
-                if edge.events:
-                    self.reach(edge.events)
-                if self.oracles is not None:
-                    local = locals_[task]
-                    judged, found = self.judge(task, local, edge, memory, (written, after), states)
-                    if found:
-                        self.note(found, number, move)
-                        continue
-                state = (written, after, judged)
+                state = self.follow(number, (memory, locals_, states), move)
+                if state is None:
+                    continue
                 target = numbers.setdefault(state, len(paths))
                 if target == len(paths):
                     paths.append((number, move))
                     fresh.append((target, state))
-                if task not in self.optional:
+                if move[0] not in self.optional:
                     self.steps.append((number, move, target))
             if self.max_states is not None and len(paths) > self.max_states:
                 break
         return fresh
+
+    def follow(self, number: int, state: State, move: Move) -> State | None:
+        """The state behind a move; None behind one with findings, which are noted."""
+        (memory, locals_, states), (task, edge) = state, move
+        written = self.write(memory, edge.writes) if edge.writes else memory
+        after = (*locals_[:task], edge.following, *locals_[task + 1 :])
+        if edge.events:
+            self.reach(edge.events)
+        if self.oracles is not None:
+            local = locals_[task]
+            states, found = self.judge(task, local, edge, memory, (written, after), states)
+            if found:
+                self.note(found, number, move)
+                return None
+        return written, after, states
 
     def moves(self, memory: Memory, locals_: Locals) -> list[Move]:
         """The enabled edges; none in a quiet or deadlocked state.
