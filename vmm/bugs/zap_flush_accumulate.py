@@ -26,17 +26,9 @@ class Host(notifier.Host):
         """The fix keeps what the parts before have said."""
         owed = False
         for gfn in range(first, first + frames):
-            owed = await self.drop_leaves(Gfn(gfn))
+            owed = await self.vm.mmu.zap.drop_leaves(Gfn(gfn))
         if owed:
             await self.vm.mmu.zap.flush_zapped(None)
-
-    async def drop_leaves(self, gfn: Gfn) -> bool:
-        """Unmap a frame; whether it was mapped. Holds: mmu_lock."""
-        mmu, dropped = self.vm.mmu, False
-        for ref in await mmu.rmap.chains[gfn]:
-            page = mmu.cache.pages[ref.page]
-            dropped = await mmu.zap.drop_spte(page, 1, ref.index) or dropped
-        return dropped
 
 
 SPEC = Bug(

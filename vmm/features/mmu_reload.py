@@ -64,7 +64,11 @@ class Zap(zap.Zap):
         await super().keep_root(me, page, header)
         if not header.role.invalid:
             await cache_of(self.mmu).invalidate(page, header)
-            await flusher_of(self.mmu).reload_remote(me)
+            await self.reload_users(me, page)
+
+    async def reload_users(self, me: VcpuState | None, page: ShadowPage) -> None:
+        """Make the users of an invalid root let go of it. KVM asks all vCPUs."""
+        await flusher_of(self.mmu).reload_remote(me)
 
 
 class Roots(roots.Roots):

@@ -96,7 +96,7 @@ class PageCache(page_cache.PageCache):
 
     async def is_shadowed(self, gfn: Gfn) -> bool:
         """Whether a page that is in sync shadows a table in this frame."""
-        for role, number in await self.buckets[gfn]:
+        for role, number in await self.shadows(gfn):
             if role.has_gptes and not await unsync_page(self.pages[number]).unsync:
                 return True
         return False
@@ -109,7 +109,7 @@ class Shadowing(shadowing.Shadowing):
 
     async def unsync_frame(self, gfn: Gfn) -> None:
         """Let the guest write a table, if it is shadowed as one of level 1 only."""
-        shadows = [(role, n) for role, n in await self.mmu.cache.buckets[gfn] if role.has_gptes]
+        shadows = [(role, n) for role, n in await self.mmu.cache.shadows(gfn) if role.has_gptes]
         if any(role.level > 1 for role, _ in shadows):
             return
         for _, number in shadows:
@@ -140,7 +140,7 @@ class Shadowing(shadowing.Shadowing):
 
     async def sync_frame(self, me: VcpuState, gfn: Gfn) -> None:
         """Sync every page of a table."""
-        for role, number in await self.mmu.cache.buckets[gfn]:
+        for role, number in await self.mmu.cache.shadows(gfn):
             page = unsync_page(self.mmu.cache.pages[number])
             if role.has_gptes and await page.unsync:
                 await self.sync_page(me, page, Header(gfn, role))

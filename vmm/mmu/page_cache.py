@@ -30,7 +30,13 @@ def _format_bucket(bucket: Bucket) -> str:
 
 
 class PageCache(ModelObject):
-    """All shadow pages of a VM. Holds: mmu_lock, for everything but ``page_at``."""
+    """All shadow pages of a VM. Holds: mmu_lock, for everything but ``page_at``.
+
+    ``mmu_valid_gen``: the generation of pages that may be used; None: all (it comes with the
+    feature fast-zap).
+    """
+
+    mmu_valid_gen: Cell[int] | None = None
 
     def __init__(
         self,
@@ -64,7 +70,7 @@ class PageCache(ModelObject):
 
     async def find(self, gfn: Gfn, role: Role) -> ShadowPage | None:
         """Look a shadow page up by its key."""
-        for found, number in await self.buckets[gfn]:
+        for found, number in await self.shadows(gfn):
             if found == role:
                 return self.pages[number]
         return None
@@ -104,7 +110,11 @@ class PageCache(ModelObject):
 
     async def is_shadowed(self, gfn: Gfn) -> bool:
         """Whether a guest table in this frame is shadowed, so must stay write-protected."""
-        return any(role.has_gptes for role, _ in await self.buckets[gfn])
+        return any(role.has_gptes for role, _ in await self.shadows(gfn))
+
+    async def shadows(self, gfn: Gfn) -> Bucket:
+        """The shadow pages of a frame, for all who look them up by it."""
+        return await self.buckets[gfn]
 
 
 def _insert(

@@ -80,7 +80,7 @@ class PteWrite(ModelObject):
         flooded = await self.is_flooded(vcpu, gfn)
         if flooded:
             await mark("write flood")
-        for role, number in await self.mmu.cache.buckets[gfn]:
+        for role, number in await self.mmu.cache.shadows(gfn):
             page = self.mmu.cache.pages[number]
             if not role.has_gptes:
                 continue

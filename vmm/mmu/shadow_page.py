@@ -57,9 +57,11 @@ class ShadowPage(ModelObject):
 
     ``present`` indexes the present sptes, so that loops need not visit 512 entries. ``unsync`` says
     that its guest table may be written natively; None: never (it comes with the feature unsync).
+    ``mmu_valid_gen``: the generation that the page was made in (with the feature fast-zap).
     """
 
     unsync: Cell[bool] | None = None
+    mmu_valid_gen: Cell[int] | None = None
 
     def __init__(
         self, world: World, number: int, lock: Lock, sptes: CellArray[SpteRef, int]

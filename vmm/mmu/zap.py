@@ -102,7 +102,7 @@ class Zap(ModelObject):
         2.6.25 said yes as soon as it had zapped anything, also a root that stays (fixed 2.6.26).
         Source: KVM a436036baf, 143646567f (2007).
         """
-        shadows = await self.mmu.cache.buckets[gfn]
+        shadows = await self.mmu.cache.shadows(gfn)
         await self.zap_pages(me, tuple([number for role, number in shadows if role.has_gptes]))
         return not await self.mmu.cache.is_shadowed(gfn)
 
@@ -112,9 +112,14 @@ class Zap(ModelObject):
 
     async def zap_leaves(self, me: VcpuState | None, gfn: Gfn) -> bool:
         """Unmap a guest frame everywhere, flushed before the lock is released; whether it was."""
-        zapped = False
-        for ref in await self.mmu.rmap.chains[gfn]:
-            zapped = await self.drop_spte(self.mmu.cache.pages[ref.page], 1, ref.index) or zapped
+        zapped = await self.drop_leaves(gfn)
         if zapped or await self.mmu.shadowing.flush_owed():
             await self.flush_zapped(me)
         return zapped
+
+    async def drop_leaves(self, gfn: Gfn) -> bool:
+        """Drop every spte of a guest frame, without a flush; whether there was one."""
+        dropped = False
+        for ref in await self.mmu.rmap.chains[gfn]:
+            dropped = await self.drop_spte(self.mmu.cache.pages[ref.page], 1, ref.index) or dropped
+        return dropped

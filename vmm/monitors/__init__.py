@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.world import World
+from vmm.mmu.page_cache import PageCache
 from vmm.mmu.shadow_page import ShadowPage
 from vmm.vcpu.vcpu import Vm
 
@@ -32,3 +33,10 @@ class Oracle:
 def is_unsync(page: ShadowPage, view: View) -> bool:
     """Whether the guest may write the page's table natively, so that its sptes may be old."""
     return page.unsync is not None and view[page.unsync]
+
+
+def is_obsolete(cache: PageCache, page: ShadowPage, view: View) -> bool:
+    """Whether all pages were zapped since this one was made: nobody runs on it any more."""
+    if cache.mmu_valid_gen is None or page.mmu_valid_gen is None:
+        return False
+    return view[page.mmu_valid_gen] != view[cache.mmu_valid_gen]

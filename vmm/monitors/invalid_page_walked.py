@@ -31,7 +31,7 @@ class InvalidPageWalked(Monitor):
         del view
         invalid, coming = state
         match event:
-            case ShadowPageInvalid(page, _):
+            case ShadowPageInvalid(page, _) if page not in invalid and page not in coming:
                 return (invalid, tuple(sorted((*coming, page)))), ()
             case ShadowPageFreed(page, _) if page in invalid or page in coming:
                 return (_without(invalid, page), _without(coming, page)), ()

@@ -15,7 +15,7 @@ from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, ShadowPage, SpteRef, format_header
-from vmm.monitors import Oracle, is_unsync
+from vmm.monitors import Oracle, is_obsolete, is_unsync
 from vmm.units import (
     ENTRIES_PER_TABLE,
     PAGE_BYTES,
@@ -92,7 +92,7 @@ class SpteAgrees(Audit):
         header = view[page.header]
         if header is None or not spte & P or header.role.owner or header.role.invalid:
             return []
-        if is_unsync(page, view):
+        if is_unsync(page, view) or is_obsolete(self.mmu.cache, page, view):
             return []
         if header.role.direct:
             return self._direct(ref, spte, header, view)

@@ -19,7 +19,7 @@ from vmm.mmu.api import (
 )
 from vmm.mmu.memslots import gfn_of
 from vmm.mmu.mmu import ShadowMmu
-from vmm.monitors import Oracle, is_unsync
+from vmm.monitors import Oracle, is_obsolete, is_unsync
 from vmm.units import Gfn
 from vmm.vcpu.vcpu import Vm
 
@@ -95,8 +95,10 @@ class WriteProtection(Audit):
     def _shadowed(self, gfn: int, view: View) -> bool:
         """Whether a page that is in sync shadows a table in this frame."""
         return any(
-            role.has_gptes and not is_unsync(self.mmu.cache.pages[number], view)
+            role.has_gptes and not is_unsync(page, view)
             for role, number in view[self.mmu.cache.buckets[Gfn(gfn)]]
+            for page in (self.mmu.cache.pages[number],)
+            if not is_obsolete(self.mmu.cache, page, view)
         )
 
     # --- the audit of the sptes ---

@@ -1,11 +1,11 @@
 """The exhaustive search: breadth-first over learned tables, a whole frontier at a time in numpy.
 
 It means what the reference search means, state by state; see there for what ends and what counts.
-A state is a row of small numbers (``columns``). The ways on come from the learned tables of the
-tasks (``tables``), the verdicts of the monitors from memoised trees (``judge``); both run Python
-only for inputs that never occurred before. A step adds a constant to the hash of its row, so that
-rows are built for new states only, and dropped once they are expanded: what stays of a state is
-its hash, its predecessor and its steps.
+A state is a row of small numbers (``columns``). Where it leads to is looked up among learned moves
+(``moves``): what tasks do, and what monitors say to that, is asked of Python only for inputs that
+never occurred before. A move adds a constant to the hash of its row, so that rows are built for new
+states only, and dropped once they are expanded: what stays of a state is its hash, its predecessor
+and its moves.
 
 Two states with the same 64-bit hash are taken for one. That this ever happens in a search of n
 states has a probability below n^2 / 2^65; another ``seed`` gives other hashes.
@@ -13,7 +13,7 @@ states has a probability below n^2 / 2^65; another ``seed`` gives other hashes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,20 +23,19 @@ from vmm.engine.events import Goal
 from vmm.engine.monitor import Finding
 from vmm.engine.oracles import Oracles, stuck
 from vmm.engine.schedule import Schedule
-from vmm.engine.task import TaskKind
 from vmm.errors import UsageError
-from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Rows, smallest_type, stacked
+from vmm.search.arrays import Flags, Ints, Matrix, Rows, smallest_type, stacked
 from vmm.search.budget import BYTES_UNKNOWN, default_bytes
 from vmm.search.columns import Columns
 from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
-from vmm.search.judge import NOTHING, Judge
-from vmm.search.kernels import Moves
+from vmm.search.judge import Judge
 from vmm.search.liveness import livelock
-from vmm.search.moves import Found, TaskMoves
+from vmm.search.moves import Moves
 from vmm.search.parted import PartedStates
 from vmm.search.paths import Paths
-from vmm.search.reduction import Reduction, Runner
+from vmm.search.plain import Onward, Plain
+from vmm.search.reduction import Reduction
 from vmm.search.result import Result, Stop, Verdict
 from vmm.search.seen import SeenStates
 from vmm.search.steps import Steps
@@ -120,19 +119,9 @@ class _Search:
         self.loops: Loops | None = None
         self.forget()
 
-        def of_kind(*kinds: TaskKind) -> list[int]:
-            return [task.index for task in world.tasks if task.kind in kinds]
-
-        self.foreground = of_kind(TaskKind.FOREGROUND)
-        self.eventual = of_kind(TaskKind.EVENTUAL)
-        self.optional = of_kind(TaskKind.OPTIONAL)
-        self.waited = of_kind(TaskKind.FOREGROUND, TaskKind.DAEMON, TaskKind.EVENTUAL)
-        self.idle = of_kind(TaskKind.DAEMON, TaskKind.OPTIONAL)
-
     def forget(self) -> None:
         """No state has been seen; what was learned of tasks and monitors stays."""
         self.stop: Stop | None = Stop.INTERRUPT
-        self.compiled: Compiled | None = None
         self.seen: SeenStates | PartedStates = SeenStates()
         self.paths = Paths()
         self.steps = Steps()
@@ -182,18 +171,18 @@ class _Search:
         for task in self.world.tasks:
             made = Automaton(task, self.values, self.world, witnesses=self.witnesses)
             self.automata.append(made)
-        self.tables = Tables(self.world, self.automata, self.values, self.columns, self.forest)
-        self.judge = Judge(
-            self.world, self.oracles, self.values, self.columns, self.forest, self.tables
-        )
-        self.runner = Runner(self.world, self.tables, self.judge)
+        world, columns = self.world, self.columns
+        self.tables = Tables(world, self.automata, self.values, columns)
+        self.judge = Judge(world, self.oracles, self.values, columns, self.tables)
+        self.moves = Moves(world, self.forest, columns, self.tables, self.judge)
 
     def begin(self) -> Matrix:
         """The frontier that holds the initial state; empty if that is a finding already."""
         if self.reduction is not None:
             self.reduction.start_over()
             self.columns.surprised = False
-        self.judge.begin(self.reduction)
+        self.moves.begin(self.reduction)
+        self.expander: Plain | Compiled = Plain(self.world.tasks, self.moves, self.columns)
         start = self.start()
         findings = [
             finding
@@ -239,17 +228,15 @@ class _Search:
 
     def take_over(self, states: int) -> None:
         """Let compiled loops expand the states from here on, if so many are worth it."""
-        if self.compiled is not None or self.engine == "numpy":
+        if isinstance(self.expander, Compiled) or self.engine == "numpy":
             return
         if self.engine == "numba" or (states >= WORTH_COMPILING and is_installed()):
             self.loops = self.loops or Loops(self.jobs)
-            self.compiled = Compiled(
+            self.expander = Compiled(
                 self.world.tasks,
                 forest=self.forest,
                 columns=self.columns,
-                tables=self.tables,
-                judge=self.judge,
-                runner=self.runner,
+                moves=self.moves,
                 loops=self.loops,
             )
             self.seen = PartedStates(self.loops, self.seen.hashes, self.seen.count)
@@ -277,94 +264,40 @@ class _Search:
 
     def expand(self, rows: Rows, base: int) -> Matrix:
         """Take all ways on from some states, numbered from ``base``; gives the new states."""
-        if self.compiled is not None:
-            hashes = self.seen.hashes[base : base + len(rows)]
-            moves, notes, through = self.compiled.moves(rows, hashes)
-            self.transitions += through
-            self.end(rows, base, np.flatnonzero(~notes.moved), notes.running)
-            return self.enter(rows, base, moves)
-        running: Flags = np.any(rows.matrix[:, self.foreground], axis=1)
-        moved = np.zeros(len(rows), np.bool_)
-        found = Found()
-        for task, rest in self.turns(rows, running, moved):
-            at = rest[rows.flat[rest * rows.width + task] != 0]
-            if at.size:
-                sources, edges = self.tables.moves(task, rows, at)
-                moved[sources] = True
-                verdicts, on, _ = self.judge.verdicts(task, rows, sources, edges)
-                if on.any():
-                    ran = self.runner.run_on(rows, TaskMoves(task, sources, edges, verdicts), on)
-                    self.transitions += len(ran.edges)
-                    found.add_run(ran)
-                found.add(sources, edges, verdicts, optional=task in self.optional)
-        self.end(rows, base, np.flatnonzero(~moved), running)
-        return self.enter(rows, base, self.hashed(base, found), found)
+        onward = self.expander.onward(rows, self.seen.hashes[base : base + len(rows)])
+        self.end(rows, base, onward)
+        return self.enter(rows, base, onward)
 
-    def turns(self, rows: Rows, running: Flags, moved: Flags) -> Iterator[tuple[int, Ints]]:
-        """(task, rows to look at), as the reference search does it.
-
-        While a foreground task runs, a state ends a run unless some task that is not optional can
-        move; after that, unless an eventual one can. The others move only if it goes on.
-        """
-        whole = np.arange(len(rows))
-        going = np.flatnonzero(running)
-        for task in self.waited:
-            yield task, whole if task in self.eventual else going
-        on = np.flatnonzero(moved) if self.idle else going
-        for task in self.idle:
-            yield task, on if task in self.optional else on[~running[on]]
-
-    def hashed(self, base: int, found: Found) -> Moves:
-        """The moves, with the hashes of the states behind them."""
-        sources, edges, verdicts, binding = found.joined()
-        hashes = self.seen.hashes[base + sources] + self.tables.effects.deltas[edges]
-        judged = np.flatnonzero(verdicts != NOTHING)
-        hashes[judged] += self.judge.effects.deltas[verdicts[judged]]
-        for ran in found.runs:
-            hashes[ran.positions] += ran.gained
-        return Moves(sources, edges, verdicts, hashes, binding)
-
-    def enter(self, rows: Rows, base: int, moves: Moves, found: Found | None = None) -> Matrix:
+    def enter(self, rows: Rows, base: int, onward: Onward) -> Matrix:
         """Number the states behind the moves, and build the rows of the new ones."""
-        self.transitions += len(moves.edges)
-        every, good = moves, None
-        bad = self.judge.found[moves.verdicts]
+        self.transitions += len(onward.moves)
+        if self.reduction is not None:
+            self.transitions += int(self.moves.through[onward.moves].sum())
+        bad = self.moves.found[onward.moves]
         if bad.any():
-            self.note_bad(moves, bad, base)
-            good = np.flatnonzero(~bad)
-            moves = moves.only(good)
-        sources, edges, verdicts, hashes, binding = moves
-        numbers, fresh = self.number(sources, hashes)
-        self.paths.add(base + sources[fresh], edges[fresh])
-        self.steps.add(base, sources[binding], edges[binding], numbers[binding], self.deeper)
-        made = fresh if good is None else good[fresh]
-        if self.compiled is not None:
-            return self.compiled.behind(rows, every, made)
-        kind = smallest_type(self.columns.largest)
-        rows.widen(self.columns.width)
-        new = rows.matrix[sources[fresh]].astype(kind, copy=False)
-        self.tables.effects.apply(edges[fresh], new)
-        self.judge.effects.apply(verdicts[fresh], new)
-        if found is not None:
-            found.put_runs(new, made)
-        return new
+            self.note_bad(onward, bad, base)
+            onward = onward.only(~bad)
+        numbers, fresh = self.seen.add(onward.hashes)
+        self.paths.add(base + onward.sources[fresh], onward.moves[fresh])
+        self.keep(base, onward, numbers)
+        return self.expander.behind(rows, onward, fresh)
 
-    def number(self, sources: Ints, hashes: Hashes) -> tuple[Ints, Ints]:
-        """As ``SeenStates.add``, in the order of the reference search: by state, then by turn."""
-        if self.compiled is not None:
-            return self.seen.add(hashes)
-        order = np.argsort(sources, kind="stable")
-        numbers: Ints = np.empty(len(order), np.intp)
-        numbers[order], fresh = self.seen.add(hashes[order])
-        return numbers, order[fresh]
+    def keep(self, base: int, onward: Onward, numbers: Ints) -> None:
+        """Keep the steps that are not optional."""
+        sources, moves = onward.sources, onward.moves
+        if self.moves.optional.any():
+            binding = ~self.moves.optional[moves]
+            sources, moves, numbers = sources[binding], moves[binding], numbers[binding]
+        self.steps.add(base, sources, moves, numbers, self.deeper)
 
-    def end(self, rows: Rows, base: int, at: Ints, running: Flags) -> None:
+    def end(self, rows: Rows, base: int, onward: Onward) -> None:
         """Note quiet and deadlocked states."""
+        at = np.flatnonzero(~onward.moved)
         if not at.size:
             return
         self.steps.add_ends(base + at)
         self.note_contents(rows.matrix[at])
-        dead = at[running[at]]
+        dead = at[onward.running[at]]
         self.deadlocks += len(dead)
         if dead.size and self.is_shorter(self.depth):
             row = rows.matrix[dead[0]].tolist()
@@ -399,19 +332,23 @@ class _Search:
     def is_shorter(self, steps: int) -> bool:
         return self.first is None or steps < self.first[0]
 
-    def note_bad(self, moves: Moves, bad: Flags, base: int) -> None:
-        """Keep the findings of one of the bad moves: of those from the first state, the first."""
+    def note_bad(self, onward: Onward, bad: Flags, base: int) -> None:
+        """Keep the findings of the first of the bad moves."""
         if self.is_shorter(self.depth + 1):
-            at = np.flatnonzero(bad)
-            first = at[np.argmin(moves.sources[at])]
-            path = [*self.paths.to(base + int(moves.sources[first])), int(moves.edges[first])]
-            self.note(self.judge.findings[moves.verdicts[first]], path)
+            first = int(np.argmax(bad))
+            move = int(onward.moves[first])
+            path = [*self.paths.to(base + int(onward.sources[first])), move]
+            self.note(self.moves.findings[move], path)
 
     def note(self, findings: Sequence[Finding], path: Sequence[int]) -> None:
-        """Keep findings behind a path of edges, if none has fewer steps."""
+        """Keep findings behind a path of moves, if none has fewer steps."""
         if self.is_shorter(len(path)):
-            steps = self.runner.unfold(self.start(), path)
+            steps = self.unfold(path)
             self.first = len(steps), tuple(findings), self.schedule(steps)
+
+    def unfold(self, path: Sequence[int]) -> list[int]:
+        """The edges of a path of moves."""
+        return [edge for move in path for edge in self.moves.edges[move]]
 
     def schedule(self, steps: Sequence[int], *, repeats_from: int | None = None) -> Schedule:
         taken = [self.tables.taken[edge] for edge in steps]
@@ -427,12 +364,12 @@ class _Search:
 
         An inescapable one comes before one that is fair only.
         """
-        found = self.steps.lasso(self.world, self.tables, self.paths.count)
+        found = self.steps.lasso(self.world, self.tables, self.moves, self.paths.count)
         if found is None:
             return
         path, row = self.paths.to(found.start), self.start()
-        stem = self.runner.unfold(row, path)
-        steps = self.runner.unfold(row, path + [way.edge for way in found.round])
+        stem = self.unfold(path)
+        steps = stem + self.unfold([way.edge for way in found.round])
         self.tables.follow(row, stem)
         pending, ops = self.pending(row), self.tables.follow(row, steps[len(stem) :])
         finding = livelock(self.world, pending, len(stem), ops, is_lost=found.is_lost)
@@ -446,6 +383,7 @@ class _Search:
         _, findings, schedule = self.first or (0, (), None)
         clean = Verdict.CLEAN if complete else Verdict.INCOMPLETE
         states = self.paths.count
+        compiled = isinstance(self.expander, Compiled)
         return Result(
             verdict=Verdict.VIOLATED if findings else clean,
             complete=complete,
@@ -460,8 +398,8 @@ class _Search:
             local_states=tuple([len(automaton.ops) for automaton in self.automata]),
             stop=self.stop,
             collision_bound=states * states / 2.0**65,
-            engine="numpy" if self.compiled is None else "numba",
-            jobs=1 if self.compiled is None or self.loops is None else self.loops.jobs,
+            engine="numba" if self.loops is not None and compiled else "numpy",
+            jobs=self.loops.jobs if self.loops is not None and compiled else 1,
             startup_seconds=0.0 if self.loops is None else self.loops.seconds,
             reduced=self.reduction is not None,
         )

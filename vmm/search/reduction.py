@@ -34,24 +34,18 @@ and Peled, An improvement in formal verification (1994), for the cycles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from vmm.engine.cells import Guard, Lock
 from vmm.engine.ops import Acquire, Atomically, Cas, Observe, Read, Release, Update, Write
 from vmm.engine.task import TaskKind
-from vmm.search.arrays import Flags, Ints, Rows
-from vmm.search.moves import Ran, TaskMoves
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
     from vmm.engine.monitor import View
     from vmm.engine.ops import Op
     from vmm.engine.world import World
-    from vmm.search.judge import Judge, RecordingView
-    from vmm.search.tables import Tables
+    from vmm.search.judge import RecordingView
 
 QUIET_OPS = (Read, Write, Cas, Update, Atomically, Observe)
 """Ops without a word of their own; each class is meant exactly, since subclasses may block."""
@@ -152,79 +146,3 @@ class Reduction:
 
 def _parts(cell: Cell[Any]) -> tuple[Exposed, ...]:
     return (cell,) if cell.lock is None else (cell, cell.lock)
-
-
-class Runner:
-    """Runs tasks on, for many states at once."""
-
-    def __init__(self, world: World, tables: Tables, judge: Judge) -> None:
-        kinds = [task.kind for task in world.tasks]
-        self._careful = TaskKind.DAEMON in kinds or TaskKind.OPTIONAL in kinds
-        self._tables = tables
-        self._judge = judge
-
-    def run_on(self, rows: Rows, moves: TaskMoves, on: Flags) -> Ran:
-        """Step a task on from behind those of its moves for which ``on`` says so.
-
-        Where a monitor objects to an access on the way, its verdict is put into the moves.
-        """
-        tables, judge = self._tables, self._judge
-        task, sources, edges, verdicts = moves
-        positions = np.flatnonzero(on)
-        edges = edges[positions]
-        rows = judge.after(rows, sources[positions], edges, verdicts[positions])
-        gained = np.zeros(len(positions), np.uint64)
-        going = np.arange(len(positions))
-        mark, count, next_mark = tables.following[edges], 0, 1
-        through = [np.empty(0, np.intp)]
-        while going.size:
-            _, taken = tables.moves(task, rows, going)
-            said, on, unsteady = judge.verdicts(task, rows, going, taken)
-            may = ~unsteady
-            if self._careful:
-                may &= tables.stays_able[task][tables.following[taken]]
-            going, taken, said, on = going[may], taken[may], said[may], on[may]
-            gained[going] += tables.effects.deltas[taken]
-            rows = self._stepped(rows, going, taken)
-            through.append(taken)
-            bad = judge.found[said]
-            verdicts[positions[going[bad]]] = said[bad]
-            # A task that is back where the mark is has gone round: Brent's way to find it.
-            on &= tables.following[taken] != mark[going]
-            count += 1
-            if count == next_mark:
-                mark[going], next_mark = tables.following[taken], 2 * next_mark
-            going = going[on]
-        return Ran(positions, rows, gained, np.concatenate(through))
-
-    def able(self, edges: Ints) -> Flags:
-        """Whether these edges may be run through, whatever is pending after them."""
-        if not self._careful:
-            return np.ones(len(edges), np.bool_)
-        able, following = self._tables.stays_able, self._tables.following[edges]
-        tasks = self._tables.tasks[edges].tolist()
-        return np.array(
-            [able[task][at] for task, at in zip(tasks, following, strict=True)], np.bool_
-        )
-
-    def unfold(self, start: Sequence[int], path: Sequence[int]) -> list[int]:
-        """A path of edges from the row ``start``, with those that were run through."""
-        steps: list[int] = []
-        first = np.zeros(1, np.intp)
-        rows = Rows(np.array([start], np.intp), len(start))
-        for edge in path:
-            task, edges = self._tables.taken[edge].task, np.array([edge], np.intp)
-            rows = self._judge.fitting(rows)
-            said, on, _ = self._judge.verdicts(task, rows, first, edges)
-            ran = self.run_on(rows, TaskMoves(task, first, edges, said), on)
-            steps += [edge, *ran.edges.tolist()]
-            rows = ran.rows if on.any() else self._judge.after(rows, first, edges, said)
-        return steps
-
-    def _stepped(self, rows: Rows, numbers: Ints, edges: Ints) -> Rows:
-        """The rows, with those of the numbers one edge further."""
-        rows = self._judge.fitting(rows)
-        part = rows.matrix[numbers]
-        self._tables.effects.apply(edges, part)
-        rows.matrix[numbers] = part
-        return rows

@@ -19,6 +19,7 @@ from vmm.search.liveness import Lasso, Way, components, is_progress, lasso
 if TYPE_CHECKING:
     from vmm.engine.world import World
     from vmm.search.compiled import Loops
+    from vmm.search.moves import Moves
     from vmm.search.tables import Tables
 
 TRIM_WHILE = 0.9
@@ -121,18 +122,21 @@ class Steps:
 
     # --- rounds ---
 
-    def lasso(self, world: World, tables: Tables, states: int) -> Lasso | None:
+    def lasso(self, world: World, tables: Tables, moves: Moves, states: int) -> Lasso | None:
         """The livelock of a world with so many states, if it has any; see ``liveness.lasso``."""
         lost = self.lost(states)
         ways: dict[int, list[Way]] = {}
         if not self._deepens:
-            again, away = _returning(world, tables)
-            ways = self._ways(again, away, tables) if again.any() else {}
+            first = np.array([edges[0] if edges else 0 for edges in moves.edges], np.intp)
+            again, away = [of_edges[first] for of_edges in _returning(world, tables)]
+            ways = self._ways(again, away, moves.tasks) if again.any() else {}
         if lost is None and not ways:
             return None
-        return lasso(ways, self._enabled(ways, tables), None if lost is None else lost.tolist())
+        return lasso(
+            ways, self._enabled(ways, moves.tasks), None if lost is None else lost.tolist()
+        )
 
-    def _ways(self, again: Flags, away: Flags, tables: Tables) -> dict[int, list[Way]]:
+    def _ways(self, again: Flags, away: Flags, tasks: Numbers) -> dict[int, list[Way]]:
         """The steps that may be part of a fair round."""
         found = []
         outside = np.zeros(len(self._onward) + 1, np.bool_)
@@ -146,19 +150,20 @@ class Steps:
             found.append((sources, targets[at].astype(np.intp), edges[at].astype(np.intp)))
         kept = _trimmed(*[np.concatenate(part) for part in zip(*found, strict=True)])
         ways: dict[int, list[Way]] = defaultdict(list)
-        for source, target, edge in zip(*[part.tolist() for part in kept], strict=True):
-            ways[source].append(Way(tables.taken[edge].task, target, edge))
+        for source, target, move in zip(*[part.tolist() for part in kept], strict=True):
+            ways[source].append(Way(int(tasks[move]), target, move))
         return dict(ways)
 
-    def _enabled(self, ways: dict[int, list[Way]], tables: Tables) -> dict[int, int]:
+    def _enabled(self, ways: dict[int, list[Way]], tasks: Numbers) -> dict[int, int]:
         """For each of these states the tasks that can step there."""
         asked = np.zeros(len(self._onward) + 1, np.bool_)
         asked[list(ways)] = True
         enabled = dict.fromkeys(ways, 0)
         for base, offsets, _, edges in self._chunks:
             at = np.flatnonzero(asked[base + offsets.astype(np.intp)])
-            for offset, edge in zip(offsets[at].tolist(), edges[at].tolist(), strict=True):
-                enabled[base + offset] |= 1 << tables.taken[edge].task
+            stepping = tasks[edges[at]]
+            for offset, task in zip(offsets[at].tolist(), stepping.tolist(), strict=True):
+                enabled[base + offset] |= 1 << task
         return enabled
 
 
@@ -191,7 +196,7 @@ def _returning(world: World, tables: Tables) -> tuple[Flags, Flags]:
     but can always step, no round is fair to it.
     """
     arcs: dict[int, list[tuple[Node, Node]]] = {}
-    for number, (task, local, edge, before) in enumerate(tables.taken):
+    for number, (task, local, edge, before, _, _) in enumerate(tables.taken):
         made = world.tasks[task]
         if made.kind is not TaskKind.OPTIONAL and not is_progress(world, made, edge.events):
             arcs[number] = [(("task", task, local), ("task", task, edge.following))]
@@ -205,7 +210,7 @@ def _returning(world: World, tables: Tables) -> tuple[Flags, Flags]:
     coming_back = {tables.taken[number][:2] for number in arcs}
     away = [
         (task, local) not in coming_back and not tables.automata[task].ops[local].may_block
-        for task, local, _, _ in tables.taken
+        for task, local, *_ in tables.taken
     ]
     return again, np.array(away, np.bool_)
 
