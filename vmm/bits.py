@@ -19,6 +19,8 @@ PS = 1 << 7
 """Page size: this entry at level 2 or 3 is a leaf."""
 G = 1 << 8
 """Global; leaves only."""
+MMIO = 1 << 9
+"""Software's, in a shadow leaf that is not present: its frame has no memory."""
 NX = 1 << 63
 """Execute disable."""
 
@@ -69,5 +71,5 @@ def format_gpte(entry: int) -> str:
 def format_spte(entry: int) -> str:
     """A shadow entry for a reader."""
     if not entry & P:
-        return "not present"
+        return f"MMIO gfn {frame_of(entry):#x}" if entry & MMIO else "not present"
     return f"pfn {frame_of(entry):#x} {describe_rights(entry)}"

@@ -216,10 +216,10 @@ class NoZap(memslots.Host):
 
 
 class NoGracePeriod(memslots.Host):
-    async def install_slots(self, slots: Any, *after: Any, before: Any = None) -> None:
+    async def install_slots(self, slots: Any, *events: Any) -> None:
         generation = (await self._slots.memslots).generation
-        await self.publish(Slots(generation, slots, updating=True), before)
-        await self.bump_generation(after)
+        await self.publish(Slots(generation, slots, updating=True))
+        await self.bump_generation(events)
 
 
 @pytest.mark.parametrize("program", [deletes, moves])

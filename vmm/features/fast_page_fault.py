@@ -38,6 +38,7 @@ from vmm.features import Feature, dirty_log, lockless_walk
 from vmm.features.dirty_log import LocklessWritable, slots_of
 from vmm.hw.paging import PagingMode
 from vmm.mmu import shadow_page, shadowing
+from vmm.mmu.api import FaultResult
 from vmm.units import Gfn, Gpa, Gva, gpa_to_gfn
 
 if TYPE_CHECKING:
@@ -115,15 +116,16 @@ class PageFault(lockless_walk.PageFault):
 
     async def fix_lockless(
         self, vcpu: Vcpu, leaf: LocklessLeaf, gva: Gva, kind: AccessKind
-    ) -> bool:
-        """Whether the access is permitted now. Between ``walk_begin`` and ``walk_end``."""
-        if await super().fix_lockless(vcpu, leaf, gva, kind):
-            return True
+    ) -> FaultResult | None:
+        """What the fault comes to, if the leaf tells. Between ``walk_begin`` and ``walk_end``."""
+        result = await super().fix_lockless(vcpu, leaf, gva, kind)
+        if result is not None:
+            return result
         registers = await vcpu.registers
         direct = registers.controls.mode is PagingMode.NONE
         if not (kind.write and direct and is_volatile(leaf.spte)):
-            return False
-        return await self.make_writable(vcpu, leaf, gva)
+            return None
+        return FaultResult.RESUME if await self.make_writable(vcpu, leaf, gva) else None
 
     async def make_writable(self, vcpu: Vcpu, leaf: LocklessLeaf, gva: Gva) -> bool:
         """Set W if the spte is still what was read, then log the frame; whether it was."""

@@ -61,21 +61,22 @@ class PageFault(fault.PageFault):
         assert isinstance(vcpu, Vcpu)
         await self.walk_begin(vcpu)
         leaf = await self.walk_lockless(vcpu, gva)
-        fixed = leaf is not None and await self.fix_lockless(vcpu, leaf, gva, kind)
+        result = None if leaf is None else await self.fix_lockless(vcpu, leaf, gva, kind)
         await self.walk_end(vcpu)
-        if fixed:
-            return FaultResult.RESUME
+        if result is not None:
+            return result
         return await super().page_fault(vcpu, gva, kind)
 
     async def fix_lockless(
         self, vcpu: Vcpu, leaf: LocklessLeaf, gva: Gva, kind: AccessKind
-    ) -> bool:
-        """Whether the access is permitted by now. Between ``walk_begin`` and ``walk_end``."""
+    ) -> FaultResult | None:
+        """What the fault comes to, if the leaf tells. Between ``walk_begin`` and ``walk_end``."""
         registers = await vcpu.registers
-        if not grants(leaf.rights, kind, shadow_controls(registers.controls)):
-            return False
+        permitted = grants(leaf.rights, kind, shadow_controls(registers.controls))
+        if not (leaf.spte & P and permitted):
+            return None
         await mark("spurious fault")
-        return True
+        return FaultResult.RESUME
 
     async def walk_begin(self, vcpu: Vcpu) -> None:
         """From here on no shadow page is freed."""
@@ -83,7 +84,10 @@ class PageFault(fault.PageFault):
         await vcpu.mode.set(Mode.READING_SHADOW_PAGE_TABLES, serialising=True)
 
     async def walk_lockless(self, vcpu: Vcpu, gva: Gva) -> LocklessLeaf | None:
-        """The leaf of the shadow's translation; None if there is none. Holds: nothing."""
+        """The leaf of the shadow's translation, present or not. Holds: nothing.
+
+        None if the way to it ends above.
+        """
         root, rights = await vcpu.root, W | U
         number = root.page(gva) if root.pages else NO_PAGE
         if number == NO_PAGE:
@@ -93,7 +97,7 @@ class PageFault(fault.PageFault):
             event = LocklessRead(vcpu.number, page.pfn, gva, level)
             index = table_index(gva, level)
             spte = await page[index].read(event=event)
-            if not spte & P:
+            if not spte & P and level > 1:
                 return None
             rights = combine(rights, spte)
             if level > 1:

@@ -107,10 +107,10 @@ class MemslotReady(Event, frozen=True):
     slot: Slot
 
 
-class MemslotInvalid(Event, frozen=True):
-    """A slot is on the way out: the guest may find no memory there."""
+class MemslotsPublished(Event, frozen=True):
+    """These are the slots that are found from here on; those before may still be in use."""
 
-    slot: Slot
+    slots: tuple[Slot, ...]
 
 
 class MemslotFreed(Event, frozen=True):
@@ -164,11 +164,6 @@ class Memslots(notifier.Memslots):
             return True
         return page.pfn != INVALID_SLOT and await super().still_holds(page)
 
-    async def has_memory(self, gfn: int) -> bool:
-        """Whether there is a page to emulate an access in. In a section of ``srcu``."""
-        slot = (await self.memslots).find(gfn)
-        return slot is not None and not slot.invalid
-
 
 # --- vCPUs: readers ---
 
@@ -215,7 +210,7 @@ class PteWrite(pte_write.PteWrite):
         """Store up to 8 bytes within one page, in a section of its own."""
         slots = slots_of(self.mmu)
         under = await slots.srcu.read_lock()
-        if await slots.has_memory(gpa_to_gfn(gpa)):
+        if await emulator_of(self.mmu).has_memory(vcpu, gpa_to_gfn(gpa)):
             await super().emulated_store(vcpu, gpa, value, size)
         else:
             await mark(MmioExit(vcpu.number, gpa, write=True))
@@ -233,12 +228,18 @@ class Emulator(emulator.Emulator):
         slots = slots_of(self.mmu)
         under = await slots.srcu.read_lock()
         value = UNCLAIMED
-        if await slots.has_memory(gpa_to_gfn(gpa)):
+        if await self.has_memory(vcpu, gpa_to_gfn(gpa)):
             value = await self.mmu.memory.word(gpa)
         else:
             await mark(MmioExit(vcpu.number, gpa, write=False))
         await slots.srcu.read_unlock(under)
         return value
+
+    async def has_memory(self, vcpu: VcpuState, gfn: Gfn) -> bool:
+        """Whether there is a page to do an access of ``vcpu`` in. In a section of ``srcu``."""
+        del vcpu
+        slot = (await slots_of(self.mmu).memslots).find(gfn)
+        return slot is not None and not slot.invalid
 
 
 class Guest(guest.Guest):
@@ -250,9 +251,7 @@ class Guest(guest.Guest):
             return found
         if found is not None:
             return await self._read_through(found, gva, kind)
-        emulates = self.vm.mmu.emulator
-        assert isinstance(emulates, Emulator)
-        return await emulates.load(self.vcpu, gva, kind)
+        return await emulator_of(self.vm.mmu).load(self.vcpu, gva, kind)
 
 
 # --- host threads: writers ---
@@ -303,8 +302,7 @@ class Host(notifier.Host):
         Source: KVM, kvm_invalidate_memslot.
         """
         there = (await self._slots.memslots).slots
-        going = _added(_without(there, slot), slot._replace(invalid=True))
-        await self.install_slots(going, before=MemslotInvalid(slot))
+        await self.install_slots(_added(_without(there, slot), slot._replace(invalid=True)))
 
     async def flush_slot(self, slot: Slot) -> None:
         """Zap what maps the slot, and the shadows of tables in it.
@@ -317,22 +315,20 @@ class Host(notifier.Host):
                 await zap.zap_leaves(None, Gfn(gfn))
                 await zap.zap_gfn(None, Gfn(gfn))
 
-    async def install_slots(
-        self, slots: tuple[Slot, ...], *after: Event, before: Event | None = None
-    ) -> None:
+    async def install_slots(self, slots: tuple[Slot, ...], *events: Event) -> None:
         """Publish slots, and wait until nobody has those before. Holds: slots_lock.
 
         Source: KVM, kvm_swap_active_memslots.
         """
         memslots = self._slots.memslots
         generation = (await memslots).generation
-        await self.publish(Slots(generation, slots, updating=True), before)
+        await self.publish(Slots(generation, slots, updating=True))
         await self._slots.srcu.synchronize()
-        await self.bump_generation(after)
+        await self.bump_generation(events)
 
-    async def publish(self, slots: Slots, event: Event | None) -> None:
+    async def publish(self, slots: Slots) -> None:
         """Make new slots the ones that are found. Holds: slots_lock."""
-        await self._slots.memslots.set(slots, event=event)
+        await self._slots.memslots.set(slots, event=MemslotsPublished(slots.slots))
 
     async def bump_generation(self, events: tuple[Event, ...]) -> None:
         """Nobody has the slots before: what was made of them is stale. Holds: slots_lock."""
@@ -371,6 +367,12 @@ def slots_of(mmu: ShadowMmu) -> Memslots:
     """The memslots of a machine with this feature."""
     assert isinstance(mmu.slots, Memslots)
     return mmu.slots
+
+
+def emulator_of(mmu: ShadowMmu) -> Emulator:
+    """The emulator of a machine with this feature."""
+    assert isinstance(mmu.emulator, Emulator)
+    return mmu.emulator
 
 
 def _format(slots: Slots) -> str:

@@ -188,6 +188,8 @@ class Shadowing(shadowing.Shadowing):
         """Bring one spte up to date; whether it was dropped. Another frame is left to a fault."""
         mmu, role = self.mmu, header.role
         spte = await page[index]
+        if not spte & P:
+            return await mmu.zap.drop_spte(page, 1, index)
         gpa = role.gpte_of(header.gfn, index)
         gpte = part_of(await mmu.memory.word(gpa), gpa, role.gpte_bytes)
         same = mmu.set_spte.gfn(spte) == frame_of(gpte)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.bits import P, format_spte
+from vmm.bits import format_spte
 from vmm.engine.cells import CellArray, Guard
 from vmm.engine.ops import atomically
 from vmm.engine.world import ModelObject, World
@@ -55,7 +55,8 @@ def format_header(header: Header | None) -> str:
 class ShadowPage(ModelObject):
     """One shadow table. Its sptes are read by hardware without the lock, hence write guarded.
 
-    ``present`` indexes the present sptes, so that loops need not visit 512 entries. ``unsync`` says
+    ``present`` indexes the sptes that hold anything, so that loops need not visit 512 entries; all
+    are present, but for those that features make. ``unsync`` says
     that its guest table may be written natively; None: never (it comes with the feature unsync).
     ``mmu_valid_gen``: the generation that the page was made in (with the feature fast-zap).
     """
@@ -130,8 +131,8 @@ def _store(
     old: int, present: tuple[int, ...], index: int, spte: int
 ) -> tuple[tuple[int, tuple[int, ...]], None]:
     del old
-    if bool(spte & P) != (index in present):
-        if spte & P:
+    if bool(spte) != (index in present):
+        if spte:
             present = tuple(sorted((*present, index)))
         else:
             present = tuple(i for i in present if i != index)
