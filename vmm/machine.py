@@ -24,6 +24,8 @@ from vmm.vcpu.vcpu import Vm
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
 
+LONG_STEP_BUDGET = 100_000_000
+"""Steps after which a live run of a long machine gives up."""
 MonitorFactory = Callable[[World, Vm | None], Monitor | None]
 
 
@@ -88,6 +90,8 @@ def build_world(
             f"unknown memory model {config.memory_model!r}: choose {' or '.join(MEMORY_MODELS)}"
         )
     world = World(name)
+    if config.long:
+        world.step_budget = LONG_STEP_BUDGET
     classes = compose(overrides, feature_overrides(features_of(config)))
     vm = _wire(world, config, classes, params)
     world.model = vm

@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmm.bits import NX, A, D, G, P, U, W, combine, frame_of, make_entry
+from vmm.engine.world import World
 from vmm.hw.access import LOAD, STORE
-from vmm.hw.history import History, Leaf, Lost, forget_page, keep_global, leaves, lose
+from vmm.hw.history import (
+    History,
+    KnownWalks,
+    Leaf,
+    Lost,
+    compact,
+    forget_page,
+    keep_global,
+    leaves,
+    lose,
+)
 from vmm.hw.paging import Controls, PagingMode, PagingRegisters
 from vmm.units import Gva
 
@@ -80,7 +91,8 @@ class Sets:
 class Kept:
     """The same by a history. Levels 4 and 3 never change: a chain of two tables for each root."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, compacts: bool = False) -> None:
+        self.compacts = compacts
         self.memory: dict[int, int] = {}
         for root in ROOTS:
             self.memory[(root + 0x100) << 12] = make_entry(root + 0x200, ALL)
@@ -98,6 +110,8 @@ class Kept:
                 self.history = forget_page(self.history, self.registers, gva)
             case LoadCr3(root):
                 self.history = keep_global(self.history, self.registers)
+                if self.compacts:
+                    self.history = compact(self.history, self.memory)
                 self.registers = self.registers._replace(cr3=(root + 0x100) << 12)
 
     def leaves(self, gva: Gva) -> list[Leaf]:
@@ -142,6 +156,65 @@ def both(done: list[Store | Invlpg | LoadCr3]) -> list[tuple[Found, Found]]:
 def test_a_history_says_what_the_sets_say(done: list[Store | Invlpg | LoadCr3]) -> None:
     for expected, found in both(done):
         assert found == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(acts(P, A, D, W, U))
+def test_a_compact_history_says_the_same(done: list[Store | Invlpg | LoadCr3]) -> None:
+    whole, short = Kept(), Kept(compacts=True)
+    for act in (*done, LoadCr3(ROOTS[0])):
+        whole.act(act)
+        short.act(act)
+        for gva in GVAS:
+            assert set(short.leaves(gva)) == set(whole.leaves(gva))
+    assert len(short.history) <= len(whole.history)
+
+
+def test_loads_of_cr3_in_a_row_leave_each_root_its_own_walks() -> None:
+    """The first of them ends the walks from the root that was loaded while a table changed."""
+    kept = Kept()
+    kept.act(Store(ROOTS[0], 0, make_entry(0x20, ALL)))
+    kept.act(Store(ROOTS[1], 0, make_entry(0x20, ALL & ~U)))
+    kept.act(Store(0x20, 0, make_entry(2, ALL | G)))
+    kept.act(LoadCr3(ROOTS[1]))
+    kept.act(Store(0x20, 0, make_entry(3, ALL | G)))
+    kept.act(LoadCr3(ROOTS[0]))
+    kept.act(LoadCr3(ROOTS[0]))
+    assert (2, W) in [(leaf.gpa >> 12, leaf.rights) for leaf in kept.leaves(GVAS[0])]
+
+
+def test_known_walks_follow_the_tables() -> None:
+    world = World("known walks")
+    words = world.array("word", 0)
+    registers = PagingRegisters(CONTROLS, 0x110 << 12)
+    path = [(0x110 << 12, 0x210), (0x210 << 12, 0x10), (0x10 << 12, 0x20), (0x20 << 12, 2)]
+    values = {gpa: make_entry(frame, ALL) for gpa, frame in path}
+    known = KnownWalks(lambda gpa: words[gpa])
+
+    def leaf() -> int | None:
+        found = known.leaf(registers, Gva(8), lambda cell: values.get(cell.key, 0))  # type: ignore[call-overload]
+        return None if found is None else found.gpa
+
+    assert (leaf(), leaf()) == (2 << 12, 2 << 12)
+    for gpa in list(values):
+        before, values[gpa] = values[gpa], 0
+        assert (leaf(), leaf()) == (None, None)
+        values[gpa] = before
+        assert leaf() == 2 << 12
+    registers = registers._replace(cr3=0x210 << 12)
+    assert leaf() is None
+
+
+def test_a_compact_history_keeps_global_pages_alone() -> None:
+    kept = Kept(compacts=True)
+    for table, index, entry in ((0x20, 0, ALL), (0x20, 1, ALL | G), (0x10, 0, ALL)):
+        kept.act(Store(table, index, make_entry(0x20 if table == 0x10 else 2, entry)))
+    for index in (0, 1):
+        kept.act(Store(0x20, index, 0))
+    for root in (*ROOTS, ROOTS[0]):
+        kept.act(LoadCr3(root))
+    (lost,) = [item for item in kept.history if isinstance(item, Lost)]
+    assert [gpa for gpa, _ in lost.values] == [0x20008]
 
 
 @settings(max_examples=300, deadline=None)

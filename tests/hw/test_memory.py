@@ -41,6 +41,12 @@ def test_words_start_with_their_content() -> None:
     assert mem.word(0x3000).initial == 0
 
 
+def test_each_array_has_the_content_of_its_own_frames() -> None:
+    mem = memory()
+    found = [{key: cell.initial for key, cell in array.touched()} for array in mem.arrays]
+    assert found == [{0x10008: make_entry(2, P | W)}, {}, {0x2000: 7}]
+
+
 def test_words_of_tables_print_as_entries() -> None:
     mem = memory()
     entry, word = mem.word(0x10008), mem.word(0x2000)

@@ -10,16 +10,19 @@ from vmm.engine.hosts.direct import drive
 from vmm.engine.live import Run
 from vmm.engine.trace import Ending, Outcome
 from vmm.engine.world import World
+from vmm.errors import UsageError
 from vmm.scenario.experiment import Experiment, prepare
+from vmm.scenario.loading import load
 from vmm.strategies.random import RandomPicker
 from vmm.vcpu.vcpu import Vm
 
 EVENTS = 400
+FULL_ERAS = ("2.6.25",)
 ALL_EVENTS, TOUCHES, FAULTS, CHECKPOINTS = 7_176, 2_168, 421, 73
 
 
 def experiment(**params: int) -> Experiment:
-    return prepare(catalogue.main_scenario(catalogue.RECORDED), params=params)
+    return prepare(load(catalogue.RECORDED), params=params)
 
 
 def replayed(made: Experiment) -> tuple[Vm, Run, Outcome]:
@@ -59,6 +62,25 @@ def test_all_events_come_out_as_recorded() -> None:
     assert_shadow_follows(vm, run.memory)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("era", FULL_ERAS)
+def test_the_full_recording_comes_out_as_recorded(era: str) -> None:
+    """Half a million accesses and 200 checkpoints, with every oracle on."""
+    made = prepare(load(catalogue.RECORDED), params={"recording": "full"}, era=era)
+    vm, run, outcome = replayed(made)
+    assert (outcome.ending, outcome.findings) == (Ending.QUIESCENT, ())
+    assert outcome.counts["recording: events in order"] == 243_536
+    assert outcome.counts["recording: checkpoints held"] == 200
+    assert outcome.counts["recording: faults as recorded"] == 12_857
+    assert all(outcome.goals.values()), outcome.goals
+    assert_shadow_follows(vm, run.memory)
+
+
+def test_a_recording_has_no_more_events_than_it_has() -> None:
+    with pytest.raises(UsageError, match="events=7177: the recording small has 7176 events"):
+        experiment(events=ALL_EVENTS + 1).world()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_any_order_keeps_the_shadow_right(seed: int) -> None:
     _run_out_of_order(seed, EVENTS)
@@ -96,7 +118,7 @@ ENOUGH_EVENTS = 3_100
 
 
 def _with(bug: str, strategy: str, events: int, seed: int = 0) -> Outcome:
-    loaded = catalogue.main_scenario(catalogue.RECORDED)
+    loaded = load(catalogue.RECORDED)
     made = prepare(loaded, params={"events": events}, bugs=(bug,))
     world = made.world()
     return drive(Run(world, made.pickers(world, strategy)(seed), incremental=True))

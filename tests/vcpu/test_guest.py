@@ -183,6 +183,40 @@ def test_a_store_across_shadowed_tables_is_checked_whole_and_stored_page_by_page
     assert made.spte(made.pages(0x13)[0], 0) == 0
 
 
+@settings(max_examples=30, deadline=None)
+@given(first=st.integers(0, 20), times=st.integers(0, 40), size=st.sampled_from([4, 8]))
+def test_a_string_store_fills_its_words_and_no_others(first: int, times: int, size: int) -> None:
+    made = machine()
+    expected = bytearray(memory_at(made, 2 << 12, 70))
+    assert made.do(made.guest.store_string(DATA + first * size, 7, size, times)) is None
+    at = first * size
+    expected[at : at + times * size] = (7).to_bytes(size, "little") * times
+    assert memory_at(made, 2 << 12, 70) == bytes(expected)
+
+
+def test_a_string_store_is_interrupted_between_cache_lines_only() -> None:
+    made = machine()
+    made.do(made.guest.store(DATA, 0))
+    before = len(made.hand.taken)
+    made.do(made.guest.store_string(DATA + 48, 1, 8, 12))
+    looks = [op for op in made.hand.taken[before:] if made.vm.vcpus[0].pcpu.irq in op.cells]
+    assert len(looks) == 3, "two words, eight, two"
+
+
+def test_a_string_store_to_a_shadowed_table_is_emulated_until_it_is_a_flood() -> None:
+    made = elsewhere()
+    cpu = made.guests[1]
+    assert made.do(cpu.store_string(cpu.window(DATA, "B"), 0, 8, 16), 1) is None
+    assert len(made.hand.said(EmulatedStore)) == 3
+    table = made.vm.layout.gpte("B", DATA)
+    assert memory_at(made, table, 16) == bytes(128)
+
+
+def test_a_string_store_says_what_it_met() -> None:
+    made = machine()
+    assert made.do(made.guest.store_string(READ_ONLY, 0, 8, 8)) == GuestFault(READ_ONLY, 3)
+
+
 @pytest.mark.parametrize("size", [-1, 0, 17])
 def test_there_is_no_such_operand(size: int) -> None:
     made = machine()

@@ -20,7 +20,7 @@ READ, WRITE = Read.code, Write.code
 
 def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     """Take steps until the run is over. Errors: whatever a task raises."""
-    memory, pending, waiters, watches_all = run.memory, run.pending, run.waiters, run.watches_all
+    memory, pending, waiters, watches = run.memory, run.pending, run.waiters, run.watches
     sends: list[Any] = run.sends
     records, judges, unheard = run.records, run.judges_pending, run.unheard_events()
     pick, draw, asks = run.picker.pick, getattr(run.picker, "draw", None), run.asks_always
@@ -37,7 +37,7 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
         written: Any = None  # cells that others may wait for
         blocked = False
         # --- take effect ---
-        plain = (event is None or event.__class__ in unheard) and not watches_all
+        plain = (event is None or event.__class__ in unheard) and not watches[op.writes]
         if plain and kind is Read:
             cell = op.cell
             result = memory[cell.index]

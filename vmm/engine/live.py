@@ -25,15 +25,13 @@ if TYPE_CHECKING:
     from vmm.engine.schedule import Picker
     from vmm.engine.world import World
 
-STEP_BUDGET = 1_000_000
-"""Steps after which a run gives up: far above any scenario, so that a livelock ends."""
-
 
 class Run:
     """One execution of a world under a picker.
 
     ``monitors``: judge every step. ``record``: keep every step for a report. ``incremental``:
-    audit what changed only, for long runs. ``tasks`` replaces the world's own (used for set-up).
+    audit what changed only, for long runs. ``step_budget``: the world's, if none is given.
+    ``tasks`` replaces the world's own (used for set-up).
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class Run:
         monitors: bool = True,
         record: bool = False,
         incremental: bool = False,
-        step_budget: int = STEP_BUDGET,
+        step_budget: int | None = None,
         tasks: Sequence[Task] | None = None,
     ) -> None:
         self.world = world
@@ -56,7 +54,7 @@ class Run:
         self.mask = 0
         self.last = -1
         self.steps = 0
-        self.step_budget = step_budget
+        self.step_budget = world.step_budget if step_budget is None else step_budget
         self.ending: Ending | None = None
         self.findings: list[Finding] = []
         self.goals = dict.fromkeys(world.goals, False)
@@ -68,7 +66,8 @@ class Run:
         self._audits = IncrementalAudits(self.oracles) if self.oracles and incremental else None
         self._view = View(self.memory.__getitem__, self.tasks, lambda: self.pending)
         self._record = record
-        self.watches_all = record or self._audits is not None
+        self.watches = (record, record or self._audits is not None)
+        """Whether steps without an event are watched: those that write nothing, and the others."""
         self.judges_pending = self.oracles is not None and bool(self.oracles.on_pending)
         self.asks_always = getattr(picker, "every_step", False)
         self.programs: list[Program | None] = [None] * len(self.tasks)
@@ -157,7 +156,7 @@ class Run:
     def take_effect(self, number: int, op: Op) -> Any:
         """Carry out an op, record the step, judge it; gives the op's result."""
         memory = self.memory
-        watched = op.event is not None or self.watches_all
+        watched = op.event is not None or self.watches[op.writes]
         before: tuple[tuple[Cell[Any], Any], ...] = ()
         if watched and op.writes:
             before = tuple([(cell, memory[cell.index]) for cell in op.written])

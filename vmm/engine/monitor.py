@@ -3,7 +3,7 @@
 A monitor is an automaton: a pure function of (its state, a step, the values of the cells it reads)
 that gives its next state and the findings. So the same oracle works live, in sampling and in
 exhaustive search. It sees a step only if that step carries an event that it names, or publishes a
-pending access (``sees_pending``), or leaves the world stuck (``sees_stuck``).
+pending access (``sees_pending``, ``sees_access``), or leaves the world stuck (``sees_stuck``).
 """
 
 from __future__ import annotations
@@ -127,6 +127,11 @@ class Monitor:
     def on_event(self, state: Any, event: Event, step: Step, view: View) -> Verdict:
         """Judge a step that carries one of ``events``."""
         raise NotImplementedError
+
+    def sees_access(self, cell: Cell[Any]) -> bool:
+        """Whether pending accesses to a cell concern it: the same for all cells of an array."""
+        del cell
+        return self.sees_pending
 
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
         """Judge an access that a task has published. ``view`` gives the state it waits in."""

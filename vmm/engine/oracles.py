@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint, Event
 from vmm.engine.monitor import Audit, Finding, Monitor, Step, View
+from vmm.engine.tso import bare
 from vmm.engine.waits import who_waits
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Oracles:
         self.audits = tuple(m for m in self.monitors if isinstance(m, Audit))
         self.on_pending = tuple(m for m in self.monitors if m.sees_pending)
         self.on_stuck = tuple(m for m in self.monitors if m.sees_stuck)
-        self._numbers = {m.name: number for number, m in enumerate(self.monitors)}
+        self.numbers = {m.name: number for number, m in enumerate(self.monitors)}
+        self._by_place: dict[object, tuple[Monitor, ...]] = {}
         self._by_event: dict[type[Event], tuple[tuple[int, Monitor], ...]] = {}
 
     def initial(self) -> States:
@@ -74,11 +76,25 @@ class Oracles:
 
     def audit(self, states: States, view: View) -> list[Finding]:
         """All audits, in full."""
-        return [f for m in self.audits for f in m.full(states[self._numbers[m.name]], view)]
+        return [f for m in self.audits for f in m.full(states[self.numbers[m.name]], view)]
 
     def pending(self, task: Task, op: Op, view: View) -> list[Finding]:
         """Judge an access as it is published."""
-        return [f for m in self.on_pending for f in m.on_pending(task, op, view)]
+        inner = bare(op)
+        judges: dict[Monitor, None] = {}
+        for cell in op.cells if inner is op else (*op.cells, *inner.cells):
+            for monitor in self._concerned(cell):
+                judges[monitor] = None
+        return [f for monitor in judges for f in monitor.on_pending(task, op, view)]
+
+    def _concerned(self, cell: Cell[Any]) -> tuple[Monitor, ...]:
+        """The monitors that want to see accesses to a cell; all cells of an array are alike."""
+        place = cell if cell.array is None else cell.array
+        found = self._by_place.get(place)
+        if found is None:
+            found = tuple([m for m in self.on_pending if m.sees_access(cell)])
+            self._by_place[place] = found
+        return found
 
     def stuck(self, pending: tuple[Op | None, ...], view: View) -> list[Finding]:
         """Judge a state that nothing leaves although it is not quiet."""
@@ -129,7 +145,7 @@ class IncrementalAudits:
         for number, audit in enumerate(self._oracles.audits):
             written = self._written[number]
             if written:
-                state = states[self._oracles.monitors.index(audit)]
+                state = states[self._oracles.numbers[audit.name]]
                 findings.extend(audit.incremental(state, view, tuple(written)))
                 written.clear()
         self._points += 1

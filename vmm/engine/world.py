@@ -17,6 +17,9 @@ from vmm.errors import UsageError
 V = TypeVar("V", bound=Hashable)
 C = TypeVar("C", bound=Cell[Any])
 
+STEP_BUDGET = 1_000_000
+"""Far above what the programs of a test take."""
+
 _CONSTANTS = (
     int, str, bytes, float, bool, type(None), enum.Enum, type, ModuleType, Cell, CellArray,
 )  # fmt: skip
@@ -56,6 +59,8 @@ class World:
         self.tasks: list[Task] = []
         self.monitors: list[Monitor] = []
         self.goals: tuple[str, ...] = ()
+        self.step_budget = STEP_BUDGET
+        """Steps after which a live run gives up, so that a livelock ends."""
         self.registry = Registry()
         self.model: object = None
         """What the cells belong to: a machine, for tools that know it."""

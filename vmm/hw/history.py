@@ -30,13 +30,15 @@ Source: Intel SDM vol. 3, 4.10.2.3, 4.10.3 (what may be cached), 4.10.4.1 (what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from vmm.bits import NX, A, D, P, W
+from vmm.bits import NX, A, D, G, P, W
 from vmm.hw.access import AccessKind
+from vmm.hw.memory import part_of
 from vmm.hw.paging import (
     ALL_RIGHTS,
+    Controls,
     Format,
     PagingRegisters,
     add_rights,
@@ -50,7 +52,10 @@ from vmm.hw.paging import (
     table_base,
     target,
 )
-from vmm.units import Gfn, Gpa, Gva, gpa_to_gfn
+from vmm.units import Gfn, Gpa, Gva, gpa_to_gfn, page_offset
+
+if TYPE_CHECKING:
+    from vmm.engine.cells import Cell
 
 ReadEntry = Callable[[int, int], int]
 """(gpa, bytes) to the entry that memory holds now."""
@@ -140,7 +145,85 @@ def keep_global(history: History, registers: PagingRegisters) -> History:
     while before and isinstance(mark := history[before - 1], Mark) and mark.only_global:
         before -= 1
     marks = dict.fromkeys((*history[before:], Mark(registers, only_global=True)))
-    return (*history[:before], *sorted(marks))  # nothing was stored between them: any order will do
+    # The first one ends what was stored before it. Nothing was between the others: any order.
+    first = list(marks)[: 1 if before else 0]
+    return (*history[:before], *first, *sorted(mark for mark in marks if mark not in first))
+
+
+def compact(history: History, entries: Mapping[int, int]) -> History:
+    """The same, without what no global translation can come from; to be asked after a MOV CR3.
+
+    ``entries``: all entries that memory holds, by gpa. Long runs need it, since a guest with global
+    pages never forgets everything: the shorter history says the same of every address.
+    """
+    lost = [item for item in history if isinstance(item, Lost)]
+    values: dict[int, list[int]] = {}
+    for gpa, olds in [pair for item in lost for pair in item.values]:
+        values.setdefault(gpa, [entries.get(gpa, 0)]).extend(olds)
+    leading = _leading_to_global([*entries.items(), *_pairs(values)])
+    matter = {
+        gpa: any(_may_be_global(v) or (v & P and table_base(v) in leading) for v in values[gpa])
+        for gpa in values
+    }
+    kept: list[Lost | Mark] = []
+    for item in history:
+        if isinstance(item, Lost):
+            rest = tuple([(gpa, olds) for gpa, olds in item.values if matter[gpa]])
+            if rest:
+                kept.append(item._replace(values=rest))
+        else:
+            kept.append(item)
+    return _joined(kept)
+
+
+def _pairs(values: Mapping[int, list[int]]) -> list[tuple[int, int]]:
+    return [(gpa, value) for gpa, all_values in values.items() for value in all_values]
+
+
+def _leading_to_global(entries: Iterable[tuple[int, int]]) -> dict[int, None]:
+    """The tables, by their base, that may lead to a global page."""
+    above: dict[int, list[int]] = {}
+    found: dict[int, None] = {}
+    for gpa, entry in entries:
+        if entry & P:
+            base = gpa - page_offset(gpa)
+            above.setdefault(table_base(entry), []).append(base)
+            if entry & G:
+                found[base] = None
+    todo = list(found)
+    while todo:
+        for base in above.get(todo.pop(), ()):
+            if base not in found:
+                found[base] = None
+                todo.append(base)
+    return found
+
+
+def _may_be_global(entry: int) -> bool:
+    return entry & (P | G) == P | G
+
+
+def _joined(history: Sequence[Lost | Mark]) -> History:
+    """Without marks that end what another one, between the same stores, ends as well."""
+    kept: list[Lost | Mark] = []
+    seen: dict[PagingRegisters, None] = {}
+    owed = Mark(PagingRegisters(Controls(), 0))
+    for at in reversed(range(len(history))):
+        item = history[at]
+        if isinstance(item, Lost):
+            seen.clear()
+            kept.append(item)
+            continue
+        pages = tuple(sorted(dict.fromkeys((*item.pages, *owed.pages))))
+        item = Mark(item.registers, pages, item.only_global or owed.only_global)
+        # What it must not be older than goes over to the next older one, if there is one for it.
+        if item.registers in seen and (not at or isinstance(history[at - 1], Mark)):
+            owed = item
+        else:
+            seen[item.registers] = None
+            kept.append(item)
+            owed = Mark(item.registers)
+    return tuple(reversed(kept))
 
 
 def _cacheable(entry: int) -> bool:
@@ -171,6 +254,43 @@ def leaves(
             assert isinstance(mark, Mark)
             passed.append(mark)
             registers, end = mark.registers, start - 1
+
+
+class KnownWalks:
+    """Walks of the tables as they are, remembered by what they read: an empty history's leaves.
+
+    ``word``: the cell of the word at a gpa. Nothing depends on what is remembered: a walk is used
+    as long as every word that it read says the same, and they are read in the order of the walk.
+    """
+
+    def __init__(self, word: Callable[[int], Cell[int]]) -> None:
+        self.word = word
+        self._known: dict[
+            int, tuple[PagingRegisters, list[tuple[Cell[int], int]], Leaf | None]
+        ] = {}
+
+    def leaf(
+        self, registers: PagingRegisters, gva: Gva, read: Callable[[Cell[int]], int]
+    ) -> Leaf | None:
+        """The translation of the 4K page of ``gva``, or None."""
+        page = Gva(gva - page_offset(gva))
+        known = self._known.get(page)
+        if known is not None and known[0] == registers:
+            for cell, value in known[1]:
+                if read(cell) != value:
+                    break
+            else:
+                return known[2]
+        words: list[tuple[Cell[int], int]] = []
+
+        def entry(gpa: int, size: int) -> int:
+            cell = self.word(gpa)
+            words.append((cell, read(cell)))
+            return part_of(words[-1][1], gpa, size)
+
+        leaf = next(leaves((), registers, page, entry), None)
+        self._known[page] = (registers, words, leaf)
+        return leaf
 
 
 class _Walks(NamedTuple):

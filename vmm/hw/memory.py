@@ -26,14 +26,27 @@ class Memory(ModelObject):
     """Words by address. Frames of ``tables`` print their words as paging entries of that size."""
 
     def __init__(self, world: World, content: Mapping[int, int], tables: Mapping[Gfn, int]) -> None:
+        held: dict[int, dict[int, int]] = {size: {} for size in (0, ENTRY_BYTES // 2, ENTRY_BYTES)}
+        for gpa, value in content.items():
+            held[tables.get(gpa_to_gfn(Gpa(gpa)), 0)][gpa] = value
         self._entries = world.array(
-            "gpte", 0, label=_entry_label, content=content, marked=True, format=format_gpte
+            "gpte",
+            0,
+            label=_entry_label,
+            content=held[ENTRY_BYTES],
+            marked=True,
+            format=format_gpte,
         )
         self._pairs = world.array(
-            "gptes", 0, label=_pair_label, content=content, marked=True, format=_format_pair
+            "gptes",
+            0,
+            label=_pair_label,
+            content=held[ENTRY_BYTES // 2],
+            marked=True,
+            format=_format_pair,
         )
         self._words = world.array(
-            "ram", 0, label=lambda gpa: f"ram {gpa:#x}", content=content, marked=True, format=hex
+            "ram", 0, label=lambda gpa: f"ram {gpa:#x}", content=held[0], marked=True, format=hex
         )
         by_size = {ENTRY_BYTES: self._entries, ENTRY_BYTES // 2: self._pairs}
         self._tables = MappingProxyType({gfn: by_size[size] for gfn, size in tables.items()})

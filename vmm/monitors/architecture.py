@@ -30,7 +30,16 @@ from vmm.engine.world import World
 from vmm.hw.access import AccessKind
 from vmm.hw.control import forgets_all
 from vmm.hw.events import Access, Exchange, Invlpg, RegistersWritten
-from vmm.hw.history import History, forget_page, keep_global, leaves, lose
+from vmm.hw.history import (
+    History,
+    KnownWalks,
+    Leaf,
+    compact,
+    forget_page,
+    keep_global,
+    leaves,
+    lose,
+)
 from vmm.hw.memory import part_of
 from vmm.hw.paging import Controls, PagingMode, PagingRegisters, format_of
 from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, GuestPageFault
@@ -39,15 +48,20 @@ from vmm.monitors import Oracle
 from vmm.units import ENTRY_BYTES, Gpa, Gva, gpa_to_gfn
 from vmm.vcpu.vcpu import Vm
 
+LONG_HISTORY = 1024
+"""From here on a history is made shorter when it can be: twice as long as it was left last time."""
+
 
 class Held(NamedTuple):
     """What a vCPU may hold beyond what the tables say now.
 
-    ``controls``: other control states under which it may have been cached.
+    ``controls``: other control states under which it may have been cached. ``compacted``: the
+    length of the history when it was last made shorter.
     """
 
     history: History = ()
     controls: tuple[Controls, ...] = ()
+    compacted: int = 0
 
 
 class Emulated(NamedTuple):
@@ -86,6 +100,7 @@ class Architecture(Monitor):
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.memory = vm.mmu.memory
+        self.walks = [KnownWalks(self.memory.word) for _ in vm.vcpus]
 
     def initial(self) -> State:
         has_global = any(_maybe_global(word) for word in self.vm.layout.content.values())
@@ -114,7 +129,7 @@ class Architecture(Monitor):
                 left = held._replace(history=forget_page(held.history, registers, gva))
                 return self._replaced(state, number, left, view), ()
             case RegistersWritten(number):
-                left = self._after_write(state, event)
+                left = self._after_write(state, event, view)
                 return self._replaced(state, number, left, view), ()
         return state, ()
 
@@ -147,13 +162,17 @@ class Architecture(Monitor):
                 history = lose(history, gpa, was, became)
         return history
 
-    def _after_write(self, state: State, event: RegistersWritten) -> Held:
+    def _after_write(self, state: State, event: RegistersWritten, view: View) -> Held:
         """MOV CR3 leaves global pages; of other changes some leave nothing and some all."""
         held = state.held[event.pcpu]
         if event.mov_cr3:
             if not (state.has_global and event.old.controls.pge):
                 return Held()
-            return held._replace(history=keep_global(held.history, event.old))
+            history = keep_global(held.history, event.old)
+            if len(history) > LONG_HISTORY + 2 * held.compacted:
+                history = compact(history, self._entries(event.old.controls, view))
+                held = held._replace(compacted=len(history))
+            return held._replace(history=history)
         if forgets_all(event.old.controls, event.new.controls):
             return Held()
         former = dict.fromkeys((*held.controls, event.old.controls))
@@ -177,28 +196,28 @@ class Architecture(Monitor):
         if registers.controls.mode is PagingMode.NONE:
             return event.gva >> 12 == gfn_of(event.pfn)
         # Mostly the tables say so as they are now; only if not, what they said matters.
-        return self._found((), (registers,), event, view) or (
-            held != Held()
-            and self._found(
-                held.history,
-                tuple(
-                    [registers._replace(controls=c) for c in (registers.controls, *held.controls)]
-                ),
-                event,
-                view,
-            )
+        now = self.walks[event.pcpu].leaf(registers, event.gva, view.__getitem__)
+        if now is not None and _serves(now, event, registers):
+            return True
+        if held == Held():
+            return False
+        read = partial(self._entry, view)
+        former = [registers._replace(controls=c) for c in (registers.controls, *held.controls)]
+        return any(
+            _serves(leaf, event, then)
+            for then in former
+            for leaf in leaves(held.history, then, event.gva, read)
         )
 
-    def _found(
-        self, history: History, states: tuple[PagingRegisters, ...], event: Access, view: View
-    ) -> bool:
-        kind = AccessKind(event.write, event.user, event.fetch)
-        read, gfn = partial(self._entry, view), gfn_of(event.pfn)
-        return any(
-            gpa_to_gfn(Gpa(leaf.gpa)) == gfn and leaf.permits(kind, registers)
-            for registers in states
-            for leaf in leaves(history, registers, event.gva, read)
-        )
+    def _entries(self, controls: Controls, view: View) -> dict[int, int]:
+        """All that memory holds, as entries of a mode by gpa."""
+        size = format_of(controls).entry_bytes
+        return {
+            gpa: part_of(value, gpa, size)
+            for array in self.memory.arrays
+            for word, value in view.items(array)
+            for gpa in range(word, word + ENTRY_BYTES, size)
+        }
 
     def _entry(self, view: View, gpa: int, size: int) -> int:
         return part_of(view[self.memory.word(gpa)], gpa, size)
@@ -231,6 +250,12 @@ class Architecture(Monitor):
 
         list(leaves((), registers, gva, read))
         return names
+
+
+def _serves(leaf: Leaf, event: Access, registers: PagingRegisters) -> bool:
+    """Whether an access may have gone through a translation of its page."""
+    kind = AccessKind(event.write, event.user, event.fetch)
+    return gpa_to_gfn(Gpa(leaf.gpa)) == gfn_of(event.pfn) and leaf.permits(kind, registers)
 
 
 def _maybe_global(word: int) -> bool:

@@ -8,6 +8,8 @@ guest, whose memory is marked. Cells with a lock are the affair of ``lock_guard`
 
 from __future__ import annotations
 
+from typing import Any
+
 from vmm.engine.cells import Cell
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Op, Write
@@ -29,6 +31,9 @@ class DataRace(Monitor):
     name = "race/plain-access"
     sees_pending = True
 
+    def sees_access(self, cell: Cell[Any]) -> bool:
+        return not cell.marked and cell.lock is None
+
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
         if task.kind not in PROGRAMS:
             return ()
@@ -37,7 +42,7 @@ class DataRace(Monitor):
             [
                 _race(cell, task, mine, other, bare(pending))
                 for cell in mine.cells
-                if not cell.marked and cell.lock is None
+                if self.sees_access(cell)
                 for other, pending in view.accesses(cell, but=task)
                 if other.kind in PROGRAMS and _conflict(cell, mine, bare(pending))
             ]

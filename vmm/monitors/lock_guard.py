@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vmm.engine.cells import Guard
+from typing import Any
+
+from vmm.engine.cells import Cell, Guard
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Cas, Op
 from vmm.engine.task import Task
@@ -17,6 +19,9 @@ class LockGuard(Monitor):
 
     name = "lock/unguarded"
     sees_pending = True
+
+    def sees_access(self, cell: Cell[Any]) -> bool:
+        return cell.lock is not None
 
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
         found: list[Finding] = []

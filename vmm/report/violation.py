@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vmm.engine.live import STEP_BUDGET
 from vmm.engine.monitor import Finding
 from vmm.engine.schedule import Picker, Recorded, encode
 from vmm.engine.trace import Outcome
@@ -154,7 +153,7 @@ def witnessed(
         world,
         picker,
         incremental=experiment.is_long,
-        step_budget=STEP_BUDGET if steps is None else steps,
+        step_budget=steps,
         repeats_from=repeats_from,
     )
     outcome = host_named("direct")(run)

@@ -23,6 +23,7 @@ from vmm.engine.ops import (
 from vmm.engine.schedule import Picker, Schedule
 from vmm.engine.task import TaskKind
 from vmm.engine.world import ModelObject, World
+from vmm.errors import UsageError
 from vmm.hw.access import GeneralProtection, GuestFault
 from vmm.hw.layout import REGION, page
 from vmm.machine import MachineConfig
@@ -31,11 +32,12 @@ from vmm.units import PAGE_BYTES, Gfn, Gpa, Gva, Hpa, Pfn
 from vmm.vcpu.guest import Guest
 from vmm.vcpu.host import Host
 from vmm.workload.oracle import AsRecordedFactory
-from vmm.workload.replay import RecordedLinux, RecordedOrder, perform
+from vmm.workload.replay import Action, RecordedLinux, RecordedOrder, perform
 
 __all__ = [
     "PAGE_BYTES",
     "REGION",
+    "Action",
     "AsRecordedFactory",
     "Audit",
     "AuditPoint",
@@ -69,6 +71,7 @@ __all__ = [
     "Schedule",
     "Step",
     "TaskKind",
+    "UsageError",
     "View",
     "World",
     "atomically",

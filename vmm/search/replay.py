@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import resolve
-from vmm.engine.live import STEP_BUDGET, Run
+from vmm.engine.live import Run
 from vmm.engine.schedule import Origin, Picker, Recorded, Schedule, check_stride, rolled, thinned
 from vmm.engine.trace import Ending, Outcome, op_tag
 from vmm.engine.world import World
@@ -35,7 +35,7 @@ class CheckedRun(Run):
         *,
         expected: Recorded | None = None,
         record: bool = False,
-        step_budget: int = STEP_BUDGET,
+        step_budget: int | None = None,
         incremental: bool = False,
         repeats_from: int | None = None,
     ) -> None:

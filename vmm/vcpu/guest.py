@@ -15,7 +15,7 @@ from vmm.engine.world import ModelObject
 from vmm.errors import UsageError
 from vmm.hw.access import AccessKind, GeneralProtection, GuestFault
 from vmm.hw.layout import WINDOW, Page
-from vmm.hw.memory import atomic_parts, cut
+from vmm.hw.memory import CACHE_LINE_BYTES, atomic_parts, cut
 from vmm.hw.paging import FORMATS
 from vmm.mmu.emulator import OPERAND_BYTES_MAX, EmulationFailed
 from vmm.units import ENTRY_BYTES, PAGE_BYTES, Gva, gfn_to_gpa
@@ -123,6 +123,31 @@ class Guest(ModelObject):
                 await self.vm.mmu.memory.store(
                     hpa, piece.of(part.of(value)), piece.size, event=event
                 )
+
+    async def store_string(self, gva: int, value: int, size: int, times: int) -> Refused | None:
+        """REP STOS: ``times`` stores of ``size`` bytes (1 to 8), aligned, within one page.
+
+        It goes by cache lines: one translation each, and no interrupt but in between. What is
+        emulated goes by single stores. Source: Intel SDM vol. 1, 7.3.9.3 (fast strings); that a
+        group is a line is our choice.
+        """
+        kind, at, end = AccessKind(write=True), Gva(gva), gva + size * times
+        while at < end:
+            found = await self.vm.loop.translate(self.vcpu, at, kind)
+            if isinstance(found, GuestFault):
+                return found
+            if found is None:
+                failed = await self.vm.mmu.emulator.store(self.vcpu, at, value, size, kind)
+                if failed is not None:
+                    return failed
+                at = Gva(at + size)
+                continue
+            line = min(end, at - at % CACHE_LINE_BYTES + CACHE_LINE_BYTES)
+            for item in range(at, line, size):
+                event = found.access(self.vcpu, Gva(item), kind)
+                await self.vm.mmu.memory.store(found.hpa(Gva(item)), value, size, event=event)
+            at = Gva(line)
+        return None
 
     async def compare_exchange(
         self, gva: int, old: int, new: int, *, user: bool = False
@@ -235,6 +260,10 @@ class Guest(ModelObject):
         )
 
     # --- barriers and interrupts ---
+
+    async def boundary(self) -> None:
+        """An instruction that touches nothing: the vCPU can be interrupted before it."""
+        await self.vm.loop.to_boundary(self.vcpu, ANY_GVA)
 
     async def mfence(self) -> None:
         """A full memory barrier."""

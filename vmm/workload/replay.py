@@ -7,7 +7,7 @@ guest that never was, for which only the invariants of the MMU still hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,8 @@ DIRECT_MAP = Gva(0xFFFF_8880_0000_0000)
 FRAME = 0x000F_FFFF_FFFF_F000
 ESPFIX = range(0xFFFF_FF00_0000_0000, 0xFFFF_FF80_0000_0000)
 """One table of stacks mapped 65,536 times: a sweep visits its neighbours instead."""
+STRING_STORES = 8
+"""So many equal stores in a row are REP STOS: Linux clears pages and fills memory with it."""
 WRITE, USER, FETCH = 1 << 1, 1 << 2, 1 << 4
 
 
@@ -62,12 +64,18 @@ async def perform(cpu: Guest, action: Action) -> None:
         )
         error = -1 if fault is None else fault.error_code
     elif action.verb == "store":
-        for offset in range(0, action.size * action.times, action.size):
-            await cpu.store(action.gva + offset, action.value, size=action.size)
+        if action.times >= STRING_STORES:
+            await cpu.store_string(action.gva, action.value, action.size, action.times)
+        else:
+            for offset in range(0, action.size * action.times, action.size):
+                await cpu.store(action.gva + offset, action.value, size=action.size)
     elif action.verb == "load cr3":
         await cpu.mov_cr3(action.value & FRAME)
     elif action.verb == "invlpg":
         await cpu.invlpg(action.gva)
+    else:
+        # Nothing happens, but while it waits for its turn the vCPU can be interrupted.
+        await cpu.boundary()
     await mark(Replayed(action.number, error))
 
 
@@ -127,13 +135,6 @@ class RecordedLinux:
                     continue
                 done += 1
                 yield 0, Action(done, "touch", gva=leaf.gva, gpa=leaf.gpa)
-
-    def by_vcpu(self, events: int, *, sweep: bool = False) -> Mapping[int, Sequence[Action]]:
-        """The actions of each vCPU, in its own order."""
-        found: dict[int, list[Action]] = {r.cpu: [] for r in self.recording.registers}
-        for cpu, action in self.actions(events, sweep=sweep):
-            found[cpu].append(action)
-        return found
 
 
 def _action(number: int, event: ptrace.Event) -> Action:
