@@ -109,7 +109,7 @@ class PageFault(ModelObject):
     ) -> tuple[ShadowPage, bool]:
         """The shadow page one level down, linked; and whether the gpte in its table still holds."""
         index = table_index(walk.gva, level)
-        gfn, role = walk.shadow_key(level - 1)
+        gfn, role = await self.child_key(page, walk, level - 1)
         spte = await page[index]
         if spte & P:
             child = self.mmu.cache.page_at(frame_of(spte))
@@ -123,6 +123,10 @@ class PageFault(ModelObject):
         if unchanged:
             await self.link(vcpu, page, index, child)
         return child, unchanged
+
+    async def child_key(self, page: ShadowPage, walk: GuestWalk, level: int) -> tuple[Gfn, Role]:
+        """What the child of ``page`` on the way shadows: one of ``level``."""
+        return walk.shadow_key(level)
 
     async def link(self, vcpu: VcpuState, page: ShadowPage, index: int, child: ShadowPage) -> None:
         """Record the parent, then store the link."""

@@ -37,6 +37,8 @@ class PageCache(ModelObject):
     """
 
     mmu_valid_gen: Cell[int] | None = None
+    lists_invalid = True
+    """Whether zapped roots, while they are in use, stand in the active list."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from vmm.engine.cells import Cell, CellArray
 from vmm.engine.monitor import Audit, Finding, View
 from vmm.engine.world import World
 from vmm.mmu.mmu import ShadowMmu
-from vmm.mmu.shadow_page import ShadowPage, format_header
+from vmm.mmu.shadow_page import Header, ShadowPage, format_header
 from vmm.monitors import Oracle
 from vmm.units import Gfn
 from vmm.vcpu.vcpu import Vm
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class CacheLists(Audit):
-    """A page that is in use has a header, stands once in the active list and once in its bucket."""
+    """A page that is in use has a header, stands once in the active list and once in its bucket.
+
+    An invalid one stands in the list only where the machine lists invalid pages.
+    """
 
     name = "audit/cache-lists"
 
@@ -54,11 +57,13 @@ class CacheLists(Audit):
     def _page(self, page: ShadowPage, view: View) -> list[Finding]:
         header = view[page.header]
         listed = view[self.mmu.cache.active].count(page.number)
-        if listed != (header is not None):
+        if listed != (header is not None and self._is_listed(header)):
             message = (
                 f"sp{page.number} ({format_header(header)}) stands in the active list {listed} "
                 "times"
             )
+            if header is not None and not self._is_listed(header):
+                message += ", where no invalid page may be"
             return [self._finding(message, page, self.mmu.cache.active)]
         if header is None:
             return []
@@ -67,6 +72,9 @@ class CacheLists(Audit):
             return []
         message = f"sp{page.number} ({format_header(header)}) is not found by its key"
         return [self._finding(message, page, bucket)]
+
+    def _is_listed(self, header: Header) -> bool:
+        return self.mmu.cache.lists_invalid or not header.role.invalid
 
     def _bucket(self, gfn: Gfn, view: View) -> list[Finding]:
         bucket = self.mmu.cache.buckets[gfn]

@@ -24,12 +24,14 @@ class PoolExact(Audit):
         self.mmu = mmu
 
     def watched(self) -> tuple[Cell[Any], ...]:
-        return (self.mmu.cache.free, self.mmu.cache.active)
+        headers = () if self.mmu.cache.lists_invalid else [p.header for p in self.mmu.cache.pages]
+        return (self.mmu.cache.free, self.mmu.cache.active, *headers)
 
     def full(self, state: object, view: View) -> tuple[Finding, ...]:
         del state
         free, active = view[self.mmu.cache.free], view[self.mmu.cache.active]
-        if sorted((*free, *active)) == [page.number for page in self.mmu.cache.pages]:
+        unlisted = self._unlisted(view)
+        if sorted((*free, *active, *unlisted)) == [page.number for page in self.mmu.cache.pages]:
             return ()
         message = (
             f"{len(free)} free pages and {len(active)} active ones do not make up the pool of "
@@ -37,6 +39,13 @@ class PoolExact(Audit):
         )
         cells = (self.mmu.cache.free.name, self.mmu.cache.active.name)
         return (SPEC.finding("audit/pool-exact", message, *cells),)
+
+    def _unlisted(self, view: View) -> list[int]:
+        """Zapped roots that are still in use, where these are on no list."""
+        if self.mmu.cache.lists_invalid:
+            return []
+        headers = [(page.number, view[page.header]) for page in self.mmu.cache.pages]
+        return [number for number, header in headers if header and header.role.invalid]
 
     def incremental(
         self, state: object, view: View, written: tuple[Cell[Any], ...]

@@ -67,7 +67,9 @@ class RootMatchesCr3(Audit):
 def _place(header: Header | None) -> Place | None:
     if header is None:
         return None
-    return header.gfn, header.role.quadrant, header.role.glevels
+    role = header.role
+    # A page of a long mode may have been made by the other one, if their levels are the same.
+    return header.gfn, role.quadrant, role.level if role.glevels > 3 else role.glevels
 
 
 def wanted_roots(registers: PagingRegisters) -> list[Place | None]:
