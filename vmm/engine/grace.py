@@ -122,7 +122,7 @@ class Flip(Op, eq=False, gc=False):
 class Drained(Op, eq=False, gc=False):
     """Disabled while anybody reads under an index."""
 
-    kind: ClassVar[str] = "wait"
+    kind: ClassVar[str] = "wait for readers"
     may_block: ClassVar[bool] = True
     locked: ClassVar[bool] = True
     held: ClassVar[str] = "still read by"

@@ -7,14 +7,16 @@
     wants slots_lock: waits
     each waits for the other
 
-A run in which nobody else comes in between goes well, so the order itself is judged: each lock says
-which ones it may be taken inside of (``World.lock``). Two locks that say nothing of each other are
-never held together.
+A run in which nobody else comes in between goes well, so the order itself is judged: a lock may
+say which ones it is taken inside of, or outside of (``World.lock``). What follows from that counts
+too. Of two locks that have no order only a deadlock is found.
 """
 
 from __future__ import annotations
 
-from vmm.engine.cells import Cell, Lock
+from collections.abc import Mapping, Sequence
+
+from vmm.engine.cells import Lock
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Acquire, Op
 from vmm.engine.task import Task
@@ -30,8 +32,8 @@ class LockOrder(Monitor):
     name = "lock/order"
     sees_pending = True
 
-    def __init__(self, locks: tuple[Lock, ...]) -> None:
-        self.locks = locks
+    def __init__(self, before: Mapping[Lock, Sequence[Lock]]) -> None:
+        self.after = {lock: [b for b in before if lock in before[b]] for lock in before}
 
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
         if not isinstance(op, Acquire):
@@ -44,21 +46,28 @@ class LockOrder(Monitor):
                     op.cell.name,
                     held.name,
                 )
-                for held in self.locks
-                if _out_of_order(held, op.cell) and seen_by(task, held, view) == task.index + 1
+                for held in self.after[op.cell]
+                if seen_by(task, held, view) == task.index + 1
             ]
         )
 
 
-def _out_of_order(held: Lock, wanted: Cell[int]) -> bool:
-    assert isinstance(wanted, Lock)
-    return held is not wanted and held not in wanted.inside and wanted not in held.outside
+def _before(locks: Sequence[Lock]) -> dict[Lock, list[Lock]]:
+    """All that come before each lock, directly or not."""
+    before = {
+        lock: [other for other in locks if other in lock.inside or lock in other.outside]
+        for lock in locks
+    }
+    for earlier in before.values():
+        for lock in earlier:  # grows meanwhile
+            earlier += [other for other in before[lock] if other not in earlier]
+    return before
 
 
 def _build(world: World, vm: Vm | None) -> LockOrder | None:
     del vm
-    locks = tuple([cell for cell in world.cells if isinstance(cell, Lock)])
-    return LockOrder(locks) if len(locks) > 1 else None
+    before = _before([cell for cell in world.cells if isinstance(cell, Lock)])
+    return LockOrder(before) if any(before.values()) else None
 
 
 SPEC = Oracle(
