@@ -94,7 +94,7 @@ def test_a_fault_that_meets_an_invalid_slot_is_retried() -> None:
     deleting.until(lambda op: isinstance(op, Flip))
     assert slots(made) == Slots(0, (Slot(*LOW), Slot(FRAME, 1, invalid=True)), updating=True)
     faulting = made.vm.mmu.fault.page_fault(made.vcpu, Gva(DATA), LOAD)
-    assert made.do(faulting) is FaultResult.RESUME
+    assert made.do(faulting) is FaultResult.RETRY
     assert not mapped(made, FRAME)
     deleting.finish()
     assert load(made, DATA) == UNCLAIMED

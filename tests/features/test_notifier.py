@@ -74,10 +74,10 @@ def test_ranges_nest() -> None:
     made = machine()
     for _ in range(2):
         made.do(host(made).invalidate_start(8, 1), HOST)
-    made.do(host(made).invalidate_end(), HOST)
+    made.do(host(made).invalidate_end(8, 1), HOST)
     fault(made).finish()
     assert made.leaves() == {}, "one of them is still open"
-    made.do(host(made).invalidate_end(), HOST)
+    made.do(host(made).invalidate_end(8, 1), HOST)
     assert made.hand[slots(made).count] == 0
     fault(made).finish()
     assert len(made.leaves()) == 1

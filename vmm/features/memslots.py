@@ -186,7 +186,7 @@ class PageFault(fault.PageFault):
     ) -> FaultResult:
         """Who meets an invalid slot does not even take the lock, which its writer needs."""
         if page.pfn == INVALID_SLOT:
-            return FaultResult.RESUME
+            return FaultResult.RETRY
         return await super().map_locked(vcpu, walk, page, kind)
 
     async def install_leaf(
@@ -348,8 +348,12 @@ class Host(notifier.Host):
     async def invalidate_start(self, first: int, frames: int) -> None:
         """Unmap a range, in a section."""
         under = await self._slots.srcu.read_lock()
-        await super().invalidate_start(first, frames)
+        await self.begin_invalidation(first, frames)
         await self._slots.srcu.read_unlock(under)
+
+    async def begin_invalidation(self, first: int, frames: int) -> None:
+        """Count, and zap what has a slot. Holds: a section of srcu."""
+        await super().invalidate_start(first, frames)
 
     async def zap_range(self, first: int, frames: int) -> None:
         """Unmap those frames of a range that have a slot. Holds: mmu_lock, a section of srcu."""

@@ -92,7 +92,7 @@ class Host(host_paging.Host):
         await self.invalidate_start(first, frames)
         for gfn in range(first, first + frames):
             await self.free(await self._slots.clear_entry(Gfn(gfn)))
-        await self.invalidate_end()
+        await self.invalidate_end(first, frames)
 
     async def age(self, gfn: int) -> bool:
         """Whether the guest used a frame since it was last asked (clear_flush_young)."""
@@ -113,8 +113,9 @@ class Host(host_paging.Host):
         for gfn in range(first, first + frames):
             await self.vm.mmu.zap.zap_leaves(None, Gfn(gfn))
 
-    async def invalidate_end(self) -> None:
-        """Faults may map again what they resolve from now on."""
+    async def invalidate_end(self, first: int, frames: int) -> None:
+        """Faults may map again what they resolve from now on, whatever the range was."""
+        del first, frames
         async with self.vm.mmu.lock:
             await self._slots.sequence.update(_add, 1)
             await self._slots.count.update(_add, -1)

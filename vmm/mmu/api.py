@@ -71,8 +71,10 @@ class FaultResult(enum.Enum):
 
     RESUME = "resume"
     """The shadow was fixed, or something changed: run the instruction again."""
+    RETRY = "retry"
+    """The memory slot is on its way out: nothing was done; only with the feature memslots."""
     EMULATE = "emulate"
-    """A write to a shadowed guest table: the store must be emulated."""
+    """A write to a shadowed guest table: the store must be emulated. Or there is no memory."""
     NO_MEMORY = "no memory"
     """Nothing was done (-ENOMEM); only with the feature memory-caches."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmm.engine.events import Event
 from vmm.engine.monitor import Monitor, Step, Verdict, View
 from vmm.engine.world import World
+from vmm.features.gfn_pfn_cache import CachedPageUsed
 from vmm.hw.events import Access, GiveBack, Take, WalkRead
 from vmm.mmu.api import LocklessRead
 from vmm.mmu.memslots import gfn_of
@@ -18,7 +19,7 @@ class HostIsolation(Monitor):
     """The state is the host pages that are given back and not handed out again."""
 
     name = "isolation/page-given-back"
-    events = (Access, WalkRead, LocklessRead, GiveBack, Take)
+    events = (Access, WalkRead, LocklessRead, CachedPageUsed, GiveBack, Take)
 
     def initial(self) -> Pfns:
         return ()
@@ -48,6 +49,11 @@ class HostIsolation(Monitor):
                 message = (
                     f"vCPU {vcpu} reads level {level} for gva {gva:#x} without mmu_lock in host "
                     f"page {table:#x}, a shadow page that was given back"
+                )
+            case CachedPageUsed(gfn, pfn) if pfn in state:
+                message = (
+                    f"KVM stores to gfn {gfn:#x} in host page {pfn:#x}, which was given back, "
+                    "through what it keeps of that frame"
                 )
             case _:
                 return state, ()

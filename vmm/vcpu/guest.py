@@ -259,6 +259,16 @@ class Guest(ModelObject):
             'a vCPU is closed only to destroy the VM: give the machine features=("teardown",)'
         )
 
+    # --- what userspace and KVM do for it ---
+
+    async def pre_fault(self, gva: int) -> bool:
+        """Userspace has a page mapped before the guest needs it; whether that was possible."""
+        raise _missing("pre-fault")
+
+    async def send_event(self, gfn: int, value: int) -> None:
+        """A hypercall, for which KVM itself stores to the first word of a frame."""
+        raise _missing("gfn-pfn-cache")
+
     # --- barriers and interrupts ---
 
     async def boundary(self) -> None:
@@ -288,6 +298,12 @@ class Guest(ModelObject):
     async def mark(self, goal: str) -> None:
         """Reach a goal of the scenario."""
         await mark(goal)
+
+
+def _missing(feature: str) -> UsageError:
+    return UsageError(
+        f'the guest does what needs the feature {feature}: give the machine features=("{feature}",)'
+    )
 
 
 def _check_size(size: int) -> None:
