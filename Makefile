@@ -8,7 +8,7 @@ SOURCES := $(wildcard vmm scenarios tests benchmarks)
 PYTHONS := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-.PHONY: help setup demo test test-slow walker-truth bench lint format clean
+.PHONY: help setup demo test test-slow matrix walker-truth bench lint format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: lint ## lint, then run every test that is not marked slow
 
 test-slow: setup ## run the long checks
 	$(BIN)/pytest -n auto -m slow
+
+matrix: setup ## look for every bug in all states, and write docs/matrix.md
+	$(BIN)/vmm matrix --markdown docs/matrix.md
 
 walker-truth: setup ## a million random accesses in each paging mode against an emulated x86
 	$(BIN)/python -m tests.hw.truth

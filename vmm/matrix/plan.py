@@ -11,7 +11,7 @@ from vmm.errors import UsageError
 from vmm.scenario.loading import LoadedScenario, files, load, load_file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Pair:
     """A bug and its scenario, by name."""
 
