@@ -72,7 +72,10 @@ class Forest:
 
         A row that ends early is zero in the columns beyond.
         """
-        slot, asked = self._gap(root, row)
+        slot, asked = self._end(root, row)
+        if self.slots[slot] != _GAP:  # since it was looked up, another's answer was found to hold
+            assert self.slots[slot] == -1 - answer, "two answers for one row"
+            return
         for column in columns:
             if column not in asked:
                 asked.append(column)
@@ -89,12 +92,11 @@ class Forest:
             self.slots[self.bases[node]] = known
             self.slots[root] = node
 
-    def _gap(self, root: int, row: Sequence[int]) -> tuple[int, list[int]]:
+    def _end(self, root: int, row: Sequence[int]) -> tuple[int, list[int]]:
         slot, asked = root, list[int]()
         while (node := int(self.slots[slot])) >= 0:
             asked.append(int(self.columns[node]))
             slot = self._slot(node, row)
-        assert node == _GAP, "the answer is known"
         return slot, asked
 
     def _slot(self, node: int, row: Sequence[int]) -> int:
