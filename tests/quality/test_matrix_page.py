@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def test_a_row_says_what_the_stored_counterexample_shows(row: Row) -> None:
     scenario = row.scenario.rpartition("/")[2]
     code, _, token = (CORPUS / f"{scenario}.{row.bug}.token").read_text().partition(" ")
     tasks = decode(token.strip()).schedule.tasks
-    switches = sum(a != b for a, b in zip(tasks, tasks[1:], strict=False))
+    switches = sum(a != b for a, b in pairwise(tasks))
     assert (row.code, row.steps, row.switches) == (code, str(len(tasks)), str(switches)), AGAIN
 
 
