@@ -23,16 +23,8 @@ DATA, OTHER = REGION, REGION + 0x1000
 TABLE_B = 0x17
 """The leaf table of the second space."""
 SPACES: dict[str, dict[int, Page]] = {"A": {DATA: page(2)}}
-SEES = (
-    ("concurrent-pte-writes", "emulated-write-order"),
-    ("recycling", "remote-flush-missing"),
-    ("role-without-access", "role-without-access"),
-    ("stale-after-invlpg", "remote-flush-missing"),
-    ("stale-after-invlpg", "stale-gpte"),
-    ("unsync", "unsync-mark-order"),
-    ("unsync-child-link", "unsync-child-link"),
-)
-"""Scenarios, and bugs that this oracle sees in them without any other."""
+NAMED = [name for name, module in discover("vmm.bugs").items() if CODE in module.SPEC.caught_by]
+QUICK = ("stale-gpte", "unsync-child-link")
 
 
 class FlushesNobody(flush.Flush):
@@ -81,17 +73,14 @@ def alone(world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize(("slug", "bug"), SEES)
-def test_it_sees_the_bug(slug: str, bug: str) -> None:
-    (loaded,) = [found for found in catalogue.searchable() if found.slug == slug]
-    result = exhaustive.search(alone(catalogue.small(loaded, bug).world()))
-    assert [finding.code for finding in result.findings] == [CODE]
-
-
-def test_bugs_that_name_it_are_those_that_it_sees() -> None:
-    bugs = discover("vmm.bugs")
-    named = {name for name, module in bugs.items() if CODE in module.SPEC.caught_by}
-    assert named == {bug for _, bug in SEES}
+@pytest.mark.parametrize(
+    "bug",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMED],
+)
+def test_it_sees_the_bugs_that_name_it_without_any_other(bug: str) -> None:
+    shown = [loaded for loaded, name in catalogue.shows() if name == bug]
+    found = [exhaustive.search(alone(catalogue.small(each, bug).world())) for each in shown]
+    assert [CODE] in [[finding.code for finding in result.findings] for result in found]
 
 
 async def remaps(cpu: Guest) -> None:

@@ -30,7 +30,7 @@ from vmm.vcpu.host import Host
 from vmm.vcpu.vcpu import Vcpu
 
 DATA, OTHER = REGION, REGION + 0x1000
-SEEDS = 30
+SEEDS, SEEDS_AT_MOST = 10, 60
 
 
 class ForgetsRmap(zap.Zap):
@@ -214,18 +214,20 @@ def world(overrides: dict[str, list[type]], host: Any = zaps, guest: Any = uses)
     return build_world("broken", config, programs, {}, overrides=overrides, monitors=monitors)
 
 
-def codes(made: World, *, incremental: bool) -> list[list[str]]:
-    """The codes that each seed finds."""
-    found = []
-    for seed in range(SEEDS):
-        run = Run(made, RandomPicker(seed), incremental=incremental, step_budget=20_000)
-        found.append([finding.code for finding in drive(run).findings])
-    return found
+def found(made: World, seed: int, *, incremental: bool) -> list[str]:
+    """The codes that a seed finds."""
+    run = Run(made, RandomPicker(seed), incremental=incremental, step_budget=20_000)
+    return [finding.code for finding in drive(run).findings]
 
 
-def fires(made: World, code: str, *, incremental: bool) -> list[bool]:
-    """Which seeds find that code."""
-    return [code in found for found in codes(made, incremental=incremental)]
+def fires(made: World, code: str) -> bool:
+    """Whether some seed finds that code, and all before it the same in both forms."""
+    for seed in range(SEEDS_AT_MOST):
+        full = found(made, seed, incremental=False)
+        assert (code in full) == (code in found(made, seed, incremental=True))
+        if code in full:
+            return True
+    return False
 
 
 BROKEN: dict[str, dict[str, list[type]]] = {
@@ -258,25 +260,22 @@ GUESTS = {"architecture/translation": invalidates, "audit/root-matches-cr3": swi
 
 @pytest.mark.parametrize("code", list(BROKEN))
 def test_monitor_fires_in_both_forms(code: str) -> None:
-    made = world(BROKEN[code], HOSTS.get(code, zaps), GUESTS.get(code, uses))
-    full = fires(made, code, incremental=False)
-    assert any(full)
-    assert fires(made, code, incremental=True) == full
+    assert fires(world(BROKEN[code], HOSTS.get(code, zaps), GUESTS.get(code, uses)), code)
 
 
 def test_nothing_fires_on_the_machine_as_it_is() -> None:
     made = world({})
-    assert not any(codes(made, incremental=False))
-    assert not any(codes(made, incremental=True))
+    for seed in range(SEEDS):
+        assert not found(made, seed, incremental=False)
+        assert not found(made, seed, incremental=True)
 
 
 def test_an_access_without_the_lock_is_found() -> None:
-    assert any(fires(world({}, host=peeks), "lock/unguarded", incremental=False))
+    assert fires(world({}, host=peeks), "lock/unguarded")
 
 
 def test_a_plain_store_to_what_another_thread_uses_is_found() -> None:
-    made = world({}, host=forgets_table_writes)
-    assert any(fires(made, "race/plain-access", incremental=False))
+    assert fires(world({}, host=forgets_table_writes), "race/plain-access")
 
 
 def test_a_page_in_use_again_was_still_freed_under_the_walk() -> None:

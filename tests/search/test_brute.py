@@ -12,7 +12,7 @@ from vmm.engine.ops import Op
 from vmm.engine.world import World
 from vmm.search.reference import search
 
-SEEDS = range(60)
+SEEDS = range(30)
 PREFIXES_MAX = 4000
 
 

@@ -8,7 +8,7 @@ from tests.search.random_worlds import random_tso_world
 from vmm.engine.tso import add_store_buffers
 from vmm.search.reference import search
 
-SEEDS, SEEDS_SLOW = range(24), range(24, 2000)
+SEEDS, SEEDS_SLOW = range(12), range(12, 2000)
 PREFIXES_MAX = 4000
 
 

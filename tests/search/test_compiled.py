@@ -110,6 +110,7 @@ def test_nothing_small_imports_numba() -> None:
     assert said.stdout.split() == ["3741", "False"]
 
 
+@pytest.mark.slow
 def test_without_a_place_to_keep_what_was_compiled(tmp_path: Path) -> None:
     """The package directory and the user's cache cannot be written."""
     package = Path(exhaustive.__file__).parents[1]

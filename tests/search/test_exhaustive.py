@@ -23,7 +23,7 @@ from vmm.search import exhaustive, reference
 from vmm.search.exhaustive import search
 from vmm.search.result import Result, Stop, Verdict
 
-SEEDS = range(80)
+SEEDS = range(30)
 
 
 def told(result: Result) -> Result:
@@ -160,9 +160,9 @@ def compare_random(seed: int) -> set[str]:
     return codes
 
 
-@pytest.mark.parametrize("first", range(0, len(SEEDS), 20))
+@pytest.mark.parametrize("first", range(0, len(SEEDS), 15))
 def test_random_worlds(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(first, first + 20):
+    for seed in range(first, first + 15):
         monkeypatch.setattr(exhaustive, "CHUNK", 3 if seed % 2 else 1000)
         compare_random(seed)
 
@@ -195,13 +195,7 @@ def test_calibration_of_four(seed: int) -> None:
     )
 
 
-QUICK = (
-    "cold_faults",
-    "emulated_write_order",
-    "remote_flush_missing",
-    "stale_gpte",
-    "tlb_shootdown",
-)
+QUICK = ("emulated_write_order", "stale_gpte", "tlb_shootdown")
 FILES = sorted(SCENARIOS.rglob("*.py"))
 
 
@@ -233,7 +227,7 @@ def test_larger_scenario(name: str) -> None:
     compare(small(name))
 
 
-@pytest.mark.parametrize("name", ["emulated_write_order", "remote_flush_missing", "stale_gpte"])
+@pytest.mark.parametrize("name", ["emulated_write_order", "stale_gpte"])
 def test_bug(name: str) -> None:
     result = compare(small(name, name.replace("_", "-")))
     assert result.verdict is Verdict.VIOLATED
