@@ -42,5 +42,21 @@ ERAS: Mapping[str, Era] = MappingProxyType(
             title="mmu_lock, guest walk outside the lock, gptes read again under it",
             source="Linux 2.6.25 (2008): aaee2c94f7, 10589a4699, 7819026eef, f7d9c7b7b902",
         ),
+        "2.6.28": Era(
+            title="zapped roots are reloaded, the mmu notifier, unsync page tables",
+            source="Linux 2.6.28 (2008): 2e53d63acb, e930bffe95, 4731d4c7a0",
+        ),
+        "3.6": Era(
+            title="vCPU modes, two-phase zap, lockless walks and fast page faults, flush debt",
+            source="Linux 3.6 (2012): 7775834a23, a4ee1ca4a3, 6b7e2d0991, c142786c62",
+        ),
+        "5.15": Era(
+            title="zap by generation, the dirty log flushes outside mmu_lock, no flush debt",
+            source="Linux 5.15 (2021): 92f58b5c01, 198c74f43f, 6bc6db000295",
+        ),
+        "2026": Era(
+            title="the newest that the model knows",
+            source="Linux of 2026, as far as the features go",
+        ),
     }
 )

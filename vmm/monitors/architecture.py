@@ -46,6 +46,7 @@ from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, GuestPageFault
 from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
 from vmm.units import ENTRY_BYTES, Gpa, Gva, gpa_to_gfn
+from vmm.vcpu.events import FlushDeferred
 from vmm.vcpu.vcpu import Vm
 
 LONG_HISTORY = 1024
@@ -92,6 +93,7 @@ class Architecture(Monitor):
         EmulatedStore,
         EmulatedStoreDone,
         Exchange,
+        FlushDeferred,
         GuestPageFault,
         Invlpg,
         RegistersWritten,
@@ -128,6 +130,8 @@ class Architecture(Monitor):
                 held, registers = state.held[number], view[self.vm.vcpus[number].registers]
                 left = held._replace(history=forget_page(held.history, registers, gva))
                 return self._replaced(state, number, left, view), ()
+            case FlushDeferred(number):
+                return self._replaced(state, number, Held(), view), ()
             case RegistersWritten(number):
                 left = self._after_write(state, event, view)
                 return self._replaced(state, number, left, view), ()

@@ -28,6 +28,18 @@ class PageFaultExit(Event, frozen=True):
     kind: AccessKind
 
 
+class FlushDeferred(Event, frozen=True):
+    """A vCPU that does not run is to flush before it does: to the guest it has flushed now."""
+
+    vcpu: int
+
+
+class EmulatorTranslated(Event, frozen=True):
+    """KVM has translated an operand for a vCPU whose instruction it emulates."""
+
+    vcpu: int
+
+
 class UserExit(Event, frozen=True):
     """KVM_RUN returned to userspace with an error."""
 

@@ -253,6 +253,12 @@ class Guest(ModelObject):
         await self.vm.loop.to_boundary(self.vcpu, ANY_GVA)
         await self.vcpu.registers.update(_set_ac, on)
 
+    async def flush_preempted(self, number: int) -> bool:
+        """Have another vCPU flush before it runs again; False if it runs and wants an IPI."""
+        raise UsageError(
+            'the guest knows nothing of preemption: give the machine features=("pv-flush",)'
+        )
+
     async def close(self) -> None:
         """The last thing that happens on this vCPU: userspace closes it."""
         raise UsageError(

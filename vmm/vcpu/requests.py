@@ -11,8 +11,15 @@ MMU_RELOAD = 1 << 1
 """KVM_REQ_MMU_RELOAD: let go of the shadow root and load it afresh (feature ``mmu-reload``)."""
 MMU_SYNC = 1 << 2
 """KVM_REQ_MMU_SYNC: bring the shadow below the root up to date (feature ``unsync``)."""
+STEAL_UPDATE = 1 << 3
+"""KVM_REQ_STEAL_UPDATE: look at what the guest asked for meanwhile (feature ``pv-flush``)."""
 
-REQUESTS = {TLB_FLUSH: "TLB_FLUSH", MMU_RELOAD: "MMU_RELOAD", MMU_SYNC: "MMU_SYNC"}
+REQUESTS = {
+    TLB_FLUSH: "TLB_FLUSH",
+    MMU_RELOAD: "MMU_RELOAD",
+    MMU_SYNC: "MMU_SYNC",
+    STEAL_UPDATE: "STEAL_UPDATE",
+}
 
 
 def format_requests(requests: int) -> str:
