@@ -21,7 +21,7 @@ class SeenStates:
         self.count = 0
         self.hashes: Hashes = np.zeros(room, np.uint64)
         self._table: Numbers = np.zeros(room, np.int32)
-        """The number of a state plus one; what is negative is a claim, see ``_claim``."""
+        """The number of a state plus one."""
 
     @property
     def nbytes(self) -> int:
@@ -36,58 +36,44 @@ class SeenStates:
             + 2 * (self.count + more > len(self.hashes)) * self.hashes.nbytes
         )
 
-    def add(self, hashes: Hashes) -> tuple[Ints, Ints]:
+    def add(self, hashes: Hashes) -> tuple[Numbers, Ints]:
         """Number the states of ``hashes``, which may repeat.
 
         Gives (the number of each, the position at which each new state occurs first, by number).
         """
-        self._make_room(len(hashes))
-        before = self.count
+        size, known = len(hashes), self.count
+        self._make_room(size)
         table, mask = self._table, np.uint64(len(self._table) - 1)
-        numbers = np.empty(len(hashes), np.intp)
-        fresh: list[Ints] = []
-        claimed: list[Ints] = []
-        left = np.arange(len(hashes))
-        slots = (hashes & mask).astype(np.intp)
-        sought = hashes
+        # Until it is known which ones are new, each position of the batch stands for a state.
+        self.hashes[known : known + size] = hashes
+        slots = (hashes & mask).view(np.intp)
+        found = self._claimed(np.arange(size), slots)
+        left = np.flatnonzero(self.hashes.take(found) != hashes)
         while left.size:
-            found = table[slots]
-            empty = np.flatnonzero(found == EMPTY)
-            if empty.size:
-                won = self._claim(empty, slots, sought)
-                fresh.append(left[won])
-                claimed.append(slots[won])
-                found = table[slots]
-            known = self.hashes[found - 1] == sought
-            numbers[left[known]] = found[known] - 1
-            unknown = np.flatnonzero(~known)
-            left, sought = left[unknown], sought[unknown]
-            slots = (slots[unknown] + 1) & (len(table) - 1)
-        if len(fresh) > 1:
-            return self._in_order(before, numbers, np.concatenate(fresh), np.concatenate(claimed))
-        return numbers, fresh[0] if fresh else np.empty(0, np.intp)
+            slots[left] = (slots[left] + 1) & (len(table) - 1)
+            found[left] = self._claimed(left, slots[left])
+            left = left[self.hashes.take(found[left]) != hashes[left]]
+        fresh = np.flatnonzero(found == np.arange(known, known + size, dtype=np.int32))
+        self.count = known + len(fresh)
+        self.hashes[known : self.count] = hashes[fresh]
+        table[slots[fresh]] = np.arange(known + 1, self.count + 1)
+        numbers = np.empty(size, np.int32)
+        numbers[fresh] = np.arange(known, self.count)
+        new = np.flatnonzero(found >= known)
+        found[new] = numbers[found[new] - known]
+        return found, fresh
 
-    def _in_order(self, known: int, numbers: Ints, fresh: Ints, slots: Ints) -> tuple[Ints, Ints]:
-        """Number the states from ``known`` on anew, by the place where each occurs first."""
-        order = np.argsort(fresh, kind="stable")
-        rank = np.empty(len(order), np.intp)
-        rank[order] = np.arange(known, self.count)
-        new = np.flatnonzero(numbers >= known)
-        numbers[new] = rank[numbers[new] - known]
-        self.hashes[rank] = self.hashes[known : self.count].copy()
-        self._table[slots] = rank + 1
-        return numbers, fresh[order]
-
-    def _claim(self, empty: Ints, slots: Ints, sought: Hashes) -> Ints:
-        """Give the free slots to the first who want them; gives who got one."""
-        wanted = slots[empty]
-        # Of several values for one slot the last one stays: so the first comes last.
-        self._table[wanted[::-1]] = -1 - empty[::-1]
-        won: Ints = empty[self._table[wanted] == -1 - empty]
-        first, self.count = self.count, self.count + len(won)
-        self.hashes[first : self.count] = sought[won]
-        self._table[slots[won]] = np.arange(first + 1, self.count + 1)
-        return won
+    def _claimed(self, positions: Ints, slots: Ints) -> Numbers:
+        """The states in the slots; the first to want a free one puts its position there."""
+        found = self._table.take(slots)
+        empty = np.flatnonzero(found == EMPTY)
+        if empty.size:
+            wanted = slots[empty]
+            # Of several values for one slot the last one stays: so the first comes last.
+            self._table[wanted[::-1]] = (self.count + 1 + positions[empty])[::-1]
+            found[empty] = self._table.take(wanted)
+        found -= 1
+        return found
 
     def _make_room(self, more: int) -> None:
         self.hashes = roomier(self.hashes, self.count + more)
