@@ -17,6 +17,9 @@ Flags = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[Any]
 """A row of small unsigned ints for each state."""
 
+LARGE = 1 << 22
+"""A hash table with so many slots is no small one."""
+
 A = TypeVar("A", bound=npt.NDArray[Any])
 
 
@@ -27,6 +30,16 @@ def roomier(array: A, size: int) -> A:
     bigger = np.zeros(max(size, 2 * len(array)), array.dtype)
     bigger[: len(array)] = array
     return bigger  # type: ignore[return-value]
+
+
+def more_slots(slots: int, least: float) -> int:
+    """So many slots, a power of two of them, for a hash table that needs more than it has.
+
+    Small tables grow by more, since entering all states anew takes time.
+    """
+    while slots < least:
+        slots *= 4 if slots < LARGE else 2
+    return slots
 
 
 def appended(array: A, size: int, items: Sequence[int]) -> A:

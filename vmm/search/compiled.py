@@ -19,8 +19,8 @@ import numpy as np
 
 from vmm.engine.task import TaskKind
 from vmm.search import kernels
-from vmm.search.arrays import Hashes, Ints, Matrix, Numbers, Rows, roomier, smallest_type
-from vmm.search.kernels import ALWAYS, GOING, MOVED, RESTING, Effects, Trees
+from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Numbers, Rows, roomier, smallest_type
+from vmm.search.kernels import ALWAYS, GOING, MOVED, NEVER, RESTING, Effects, Trees
 from vmm.search.plain import Onward
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ LOOPS = (
     kernels.claim,
     kernels.settle,
     kernels.place,
-    kernels.follow,
 )
 """What is compiled."""
 
@@ -70,7 +69,7 @@ class Loops:
         self._threads = ThreadPoolExecutor(jobs) if jobs > 1 else None
         self._lock = Lock()
         self.expand, self.build, self.claim = map(self._timed, made[:3])
-        self.settle, self.place, self.follow = map(self._timed, made[3:])
+        self.settle, self.place = map(self._timed, made[3:])
 
     def share(self, do: Callable[[Item], Done], items: Sequence[Item]) -> list[Done]:
         """What comes of each of the items, in their order."""
@@ -110,6 +109,11 @@ def _dispatchers() -> list[Any]:
     write there; where neither can be written, every process compiles.
     """
     from numba import njit  # noqa: PLC0415 - takes a second, which small searches do not spend
+    from numba.extending import overload  # noqa: PLC0415
+
+    from vmm.search.prefetching import prefetch  # noqa: PLC0415
+
+    overload(kernels.prefetch)(prefetch)
 
     def made(function: Callable[..., Any]) -> Any:
         try:
@@ -135,7 +139,10 @@ class Compiled:
         self._forest = forest
         self._columns = columns
         self._moves = moves
-        self._turns: Ints = np.array(_turns(tasks), np.intp).reshape(-1, 3)
+        self._turns: Numbers = np.array(_turns(tasks), np.int32)
+        self._foreground: Flags = np.array(
+            [task.kind is TaskKind.FOREGROUND for task in tasks], np.bool_
+        )
         self._loops = loops
         self._rooms = [_room_for(ROOM) for _ in range(loops.jobs)]
 
@@ -170,11 +177,12 @@ class Compiled:
         part.at, part.count, missing = self._loops.expand(
             part.rows.matrix,
             part.hashes,
+            self._foreground,
             self._turns,
             Trees(forest.slots, forest.columns, forest.bases, moves.roots),
             moves.counts,
             moves.effects.deltas,
-            Onward(*part.room, part.running, part.moved),
+            Onward(*part.room, part.running, part.counts),
             gaps,
             part.at,
             part.count,
@@ -222,7 +230,8 @@ class _Part:
 
     def __init__(self, first: int, rows: Rows, hashes: Hashes, room: Room) -> None:
         self.first, self.rows, self.hashes, self.room = first, rows, hashes, room
-        self.running, self.moved = np.empty((2, len(rows)), np.bool_)
+        self.running = np.empty(len(rows), np.bool_)
+        self.counts: Numbers = np.empty(len(rows), np.int32)
         self.at = self.count = 0
 
     def double_room(self) -> None:
@@ -239,26 +248,17 @@ class _Part:
         sources, moves, hashes = self.room
         sources, moves, hashes = sources[: self.count], moves[: self.count], hashes[: self.count]
         sources += self.first
-        return Onward(sources, moves, hashes, self.running, self.moved)
+        return Onward(sources, moves, hashes, self.running, self.counts)
 
 
-def _turns(tasks: Sequence[Task]) -> list[tuple[int, int, bool]]:
-    """(task, when it is asked, whether it is a foreground task), in the order of being asked."""
-    first = [
-        (
-            task.index,
-            ALWAYS if task.kind is TaskKind.EVENTUAL else GOING,
-            task.kind is TaskKind.FOREGROUND,
-        )
-        for task in tasks
-        if task.kind is not TaskKind.OPTIONAL
-    ]
-    then = [
-        (task.index, MOVED if task.kind is TaskKind.OPTIONAL else RESTING, False)
-        for task in tasks
-        if task.kind in (TaskKind.DAEMON, TaskKind.OPTIONAL)
-    ]
-    return first + then
+def _turns(tasks: Sequence[Task]) -> list[int]:
+    """When each task is asked in the first round, and in the second one if there is any."""
+    first = {TaskKind.EVENTUAL: ALWAYS, TaskKind.OPTIONAL: NEVER}
+    then = {TaskKind.DAEMON: RESTING, TaskKind.OPTIONAL: MOVED}
+    turns = [first.get(task.kind, GOING) for task in tasks]
+    if any(task.kind in then for task in tasks):
+        turns += [then.get(task.kind, NEVER) for task in tasks]
+    return turns
 
 
 def _room_for(moves: int) -> Room:

@@ -24,7 +24,7 @@ from vmm.engine.monitor import Finding
 from vmm.engine.oracles import Oracles, stuck
 from vmm.engine.schedule import Schedule
 from vmm.errors import UsageError
-from vmm.search.arrays import Flags, Ints, Matrix, Rows, smallest_type, stacked
+from vmm.search.arrays import Flags, Matrix, Numbers, Rows, smallest_type, stacked
 from vmm.search.budget import BYTES_UNKNOWN, default_bytes
 from vmm.search.columns import Columns
 from vmm.search.compiled import Compiled, Loops, is_installed
@@ -240,7 +240,6 @@ class _Search:
                 loops=self.loops,
             )
             self.seen = PartedStates(self.loops, self.seen.hashes, self.seen.count)
-            self.steps.loops = self.loops
 
     def chunk_size(self) -> int:
         if self.max_states is None:
@@ -282,17 +281,16 @@ class _Search:
         self.keep(base, onward, numbers)
         return self.expander.behind(rows, onward, fresh)
 
-    def keep(self, base: int, onward: Onward, numbers: Ints) -> None:
+    def keep(self, base: int, onward: Onward, numbers: Numbers) -> None:
         """Keep the steps that are not optional."""
-        sources, moves = onward.sources, onward.moves
         if self.moves.optional.any():
-            binding = ~self.moves.optional[moves]
-            sources, moves, numbers = sources[binding], moves[binding], numbers[binding]
-        self.steps.add(base, sources, moves, numbers, self.deeper)
+            binding = ~self.moves.optional[onward.moves]
+            onward, numbers = onward.only(binding), numbers[binding]
+        self.steps.add(base, onward.counts, numbers, onward.moves, self.deeper)
 
     def end(self, rows: Rows, base: int, onward: Onward) -> None:
         """Note quiet and deadlocked states."""
-        at = np.flatnonzero(~onward.moved)
+        at = np.flatnonzero(onward.counts == 0)
         if not at.size:
             return
         self.steps.add_ends(base + at)

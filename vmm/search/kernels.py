@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from vmm.search.arrays import Hashes, Ints, Matrix, Numbers, Words
+from vmm.search.arrays import Flags, Hashes, Ints, Matrix, Numbers, Words
 from vmm.search.forest import UNKNOWN
 from vmm.search.moves import NONE
 
@@ -24,9 +22,10 @@ if TYPE_CHECKING:
 _GAP = -1 - UNKNOWN
 _NONE = -1 - NONE
 
-GOING, ALWAYS, MOVED, RESTING = range(4)
+GOING, ALWAYS, MOVED, RESTING, NEVER = range(5)
 """When a task is asked: while a foreground task runs; always; if the state does not end the run;
-if it does not and no foreground task runs. The last two come after the first two."""
+if it does not and no foreground task runs; not at all. MOVED and RESTING are of the second round.
+"""
 
 UPPER = (1 << 31) - 1
 """So many of the upper bits of a hash say whose table it belongs to, and are its mark there."""
@@ -34,8 +33,8 @@ UPPER = (1 << 31) - 1
 NUMBER = (1 << 32) - 1
 """The bits of a word in a table that are the number of a state plus one."""
 
-BLOCK = 256
-"""States that are looked up in the hash table together."""
+AHEAD = 16
+"""So many states later, a slot that is asked for has come from memory."""
 
 LOOKS_AHEAD = 256
 """States that are looked through for more gaps once there is one, to save calls."""
@@ -67,7 +66,8 @@ class Effects(NamedTuple):
 def expand(
     rows: Matrix,
     hashes: Hashes,
-    turns: Ints,
+    foreground: Flags,
+    turns: Numbers,
     trees: Trees,
     counts: Numbers,
     deltas: Hashes,
@@ -78,29 +78,32 @@ def expand(
 ) -> tuple[int, int, int]:
     """Append the ways on from the states from ``begin`` on to the first ``count`` ones.
 
-    ``turns`` is (task, when, whether foreground) a line. Gives (the state at which it stopped, how
-    many ways there are, how many gaps). A gap is a (state, task) of which nothing is known; with
-    some, or without room for more, it stops before the end.
+    ``turns`` says when each task is asked, and then the same of a second round. Gives (the state at
+    which it stopped, how many ways there are, how many gaps). A gap is a (state, task) of which
+    nothing is known; with some, or without room for more, it stops before the end.
     """
     slots, columns, bases, roots = trees.slots, trees.columns, trees.bases, trees.roots
     sources, moves, behind = onward.sources, onward.moves, onward.hashes
-    ran, moves_on = onward.running, onward.moved
-    missing, stopped = 0, len(rows)
+    ran, ways = onward.running, onward.counts
+    missing, stopped, room, tasks = 0, len(rows), len(moves), len(foreground)
     for state in range(begin, len(rows)):
         if missing and (state >= stopped + LOOKS_AHEAD or missing + len(turns) > len(gaps)):
             break
-        row, begun, before = rows[state], count, hashes[state]
-        running = moved = goes_on = False
+        begun, before, running = count, hashes[state], False
+        for task in range(tasks):
+            if foreground[task] and rows[state, task] != 0:
+                running = True
+                break
+        asked = 1 << ALWAYS | running << GOING
+        then = asked | 1 << MOVED | (not running) << RESTING
         for turn in range(len(turns)):
-            running |= turns[turn, 2] != 0 and row[turns[turn, 0]] != 0
-        for turn in range(len(turns)):
-            task, when = turns[turn, 0], turns[turn, 1]
-            asked = when == ALWAYS or (running if when == GOING else goes_on)
-            if not asked or (when == RESTING and running):
+            when = turns[turn]
+            if not asked >> when & 1:
                 continue
-            node = slots[roots[task, row[task]]]
+            task = turn if turn < tasks else turn - tasks
+            node = slots[roots[task, rows[state, task]]]
             while node >= 0:
-                node = slots[bases[node] + row[columns[node]]]
+                node = slots[bases[node] + rows[state, columns[node]]]
             if node == _NONE:
                 continue
             if node == _GAP:
@@ -108,69 +111,71 @@ def expand(
                 missing += 1
                 stopped = min(stopped, state)
                 continue
-            move = -1 - node
-            after = move + counts[move]
-            if count + after - move > len(moves):
+            first = -1 - node
+            if count + counts[first] > room:
                 return min(stopped, state), begun, missing
-            moved = True
-            goes_on |= when < MOVED
-            while move < after:
+            if when < MOVED:
+                asked = then
+            sources[count], moves[count] = state, first
+            behind[count] = before + deltas[first]
+            count += 1
+            for move in range(first + 1, first + counts[first]):
                 sources[count], moves[count] = state, move
                 behind[count] = before + deltas[move]
                 count += 1
-                move += 1
-        ran[state], moves_on[state] = running, moved
+        ran[state], ways[state] = running, count - begun
         if missing:
             count = begun
     return stopped, count, missing
 
 
+def prefetch(table: Words, slot: int) -> None:
+    """Have a slot brought from memory while something else is done. Compiled: see ``compiled``."""
+
+
 def claim(
-    sought: Words, hashes: Words, tables: Words, part: int, numbers: Numbers, slots: Ints
-) -> None:
+    sought: Words,
+    hashes: Words,
+    tables: Words,
+    part: int,
+    known: int,
+    numbers: Numbers,
+    slots: Ints,
+) -> int:
     """Find states in the table of one part, and claim slots for those that are not there.
 
     Fills ``numbers``; for a new state that is minus one minus the place where it occurs first, and
-    there ``slots`` has its slot, which holds the same until ``settle``. See ``parted``.
+    there ``slots`` has its slot, which holds the same until ``settle``. See ``parted``. Where there
+    is one part only, that is settled at once. Gives how many states are known now.
     """
-    table, parts = tables[part], len(tables)
+    table, parts, count = tables[part], len(tables), known
     mask = len(table) - 1
-    mine, places = np.zeros(BLOCK, np.int64), np.zeros(BLOCK, np.int64)
-    words, alike = np.zeros(BLOCK, np.int64), np.zeros(BLOCK, np.bool_)
-    for begin in range(0, len(sought), BLOCK):
-        size = 0
-        for state in range(begin, min(begin + BLOCK, len(sought))):
-            mine[size] = state
-            size += (sought[state] >> 33 & UPPER) * parts >> 31 == part
-        # A look at the table or at a hash waits for memory. Those of many states stand here one
-        # after the other, with nothing in between that depends on them, to wait at the same time.
-        for at in range(size):
-            places[at] = sought[mine[at]] & mask
-            words[at] = table[places[at]]
-        for at in range(size):
-            mark = sought[mine[at]] >> 32 & UPPER
-            while words[at] > 0 and words[at] >> 32 != mark:
-                places[at] = (places[at] + 1) & mask
-                words[at] = table[places[at]]
-        for at in range(size):
-            known = words[at] & NUMBER if words[at] > 0 else 1
-            alike[at] = hashes[known - 1] == sought[mine[at]]
-        for at in range(size):
-            state, word = mine[at], words[at]
-            if word <= 0 or not alike[at]:
-                # An earlier one of the block may have claimed the slot that was found empty.
-                slot, mark, word = places[at], sought[state] >> 32 & UPPER, table[places[at]]
-                while word != 0:
-                    if word < 0 and sought[-1 - word] == sought[state]:
-                        break
-                    if word >> 32 == mark and hashes[(word & NUMBER) - 1] == sought[state]:
-                        break
-                    slot = (slot + 1) & mask
-                    word = table[slot]
-                if word == 0:
-                    word = table[slot] = -1 - state
-                    slots[state] = slot
-            numbers[state] = (word & NUMBER) - 1 if word > 0 else word
+    for at in range(len(sought)):
+        if at + AHEAD < len(sought):
+            prefetch(table, sought[at + AHEAD] & mask)
+        wanted = sought[at]
+        if parts > 1 and (wanted >> 33 & UPPER) * parts >> 31 != part:
+            continue
+        mark, slot = wanted >> 32 & UPPER, wanted & mask
+        word = table[slot]
+        while word != 0:
+            if word < 0:
+                if sought[-1 - word] == wanted:
+                    break
+            elif word >> 32 == mark and hashes[(word & NUMBER) - 1] == wanted:
+                break
+            slot = (slot + 1) & mask
+            word = table[slot]
+        if word == 0:
+            if parts > 1:
+                word = table[slot] = -1 - at
+                slots[at] = slot
+            else:
+                hashes[count], slots[count - known] = wanted, at
+                count += 1
+                word = table[slot] = mark << 32 | count
+        numbers[at] = (word & NUMBER) - 1 if word > 0 else word
+    return count
 
 
 def settle(sought: Words, tables: Words, known: int, numbers: Numbers, slots: Ints) -> int:
@@ -205,15 +210,6 @@ def place(hashes: Words, tables: Words, part: int) -> None:
             while table[slot] != 0:
                 slot = (slot + 1) & mask
             table[slot] = (wanted >> 32 & UPPER) << 32 | (number + 1)
-
-
-def follow(onward: Numbers) -> None:
-    """Let each state lead to where going on from it ends, which is where a state leads to itself.
-
-    All others lead to states with larger numbers.
-    """
-    for state in range(len(onward) - 1, -1, -1):
-        onward[state] = onward[onward[state]]
 
 
 def build(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmm.search.arrays import Hashes, Ints, Numbers, Words, roomier
+from vmm.search.arrays import Hashes, Ints, Numbers, Words, more_slots, roomier
 
 if TYPE_CHECKING:
     from vmm.search.compiled import Loops
@@ -46,7 +46,7 @@ class PartedStates:
         """Memory that is taken besides, for a moment, if ``more`` states do not fit."""
         grows = self.count + more > LOAD_MAX * self._tables.size
         return (
-            2 * grows * self._tables.nbytes
+            4 * grows * self._tables.nbytes
             + 2 * (self.count + more > len(self.hashes)) * self.hashes.nbytes
         )
 
@@ -57,11 +57,13 @@ class PartedStates:
         old = self.hashes.view(np.int64)
         numbers, slots = np.empty(len(hashes), np.int32), np.empty(len(hashes), np.intp)
 
-        def claim(part: int) -> None:
-            self._loops.claim(words, old, self._tables, part, numbers, slots)
+        def claim(part: int) -> int:
+            count: int = self._loops.claim(words, old, self._tables, part, known, numbers, slots)
+            return count
 
-        self._loops.share(claim, range(len(self._tables)))
-        self.count = self._loops.settle(words, self._tables, known, numbers, slots)
+        self.count = self._loops.share(claim, range(len(self._tables)))[0]
+        if len(self._tables) > 1:
+            self.count = self._loops.settle(words, self._tables, known, numbers, slots)
         fresh = slots[: self.count - known]
         self.hashes[known : self.count] = hashes[fresh]
         return numbers, fresh
@@ -69,9 +71,7 @@ class PartedStates:
     def _make_room(self, more: int) -> None:
         self.hashes = roomier(self.hashes, self.count + more)
         parts, before = self._tables.shape
-        slots = max(before, SLOTS_MIN)
-        while self.count + more > LOAD_MAX * parts * slots:
-            slots *= 2
+        slots = more_slots(max(before, SLOTS_MIN), (self.count + more) / LOAD_MAX / parts)
         if slots == before:
             return
         self._tables = np.zeros((0, 0), np.int64)  # the old ones go first

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 class Onward(NamedTuple):
     """Ways on from the states of a chunk: from which, by which move, to which hash.
 
-    By state: does a foreground task run, did any task move.
+    By state: does a foreground task run, how many ways on there are.
     """
 
     sources: Ints
     moves: Ints
     hashes: Hashes
     running: Flags
-    moved: Flags
+    counts: Ints
 
     def only(self, kept: Flags) -> Onward:
         """Some of the ways."""
-        return self._replace(
-            sources=self.sources[kept], moves=self.moves[kept], hashes=self.hashes[kept]
-        )
+        sources = self.sources[kept]
+        counts = np.bincount(sources, minlength=len(self.counts))
+        return Onward(sources, self.moves[kept], self.hashes[kept], self.running, counts)
 
 
 class Plain:
@@ -61,20 +61,20 @@ class Plain:
         running: Flags = np.any(rows.matrix[:, self._foreground], axis=1)
         going = None if running.all() else running[:, None]
         asked = None if going is None else going | self._eventual[self._first]
-        answers = self._answers(rows, self._first, asked)
+        answers: Matrix = self._answers(rows, self._first, asked)
         moved: Flags = np.any(answers != NONE, axis=1)
         if self._then.size:
             asked = moved[:, None] & ~(running[:, None] & self._daemon[self._then])
             answers = np.concatenate([answers, self._answers(rows, self._then, asked)], axis=1)
-        turns, answers = answers.shape[1], answers.reshape(-1)
         at = np.flatnonzero(answers != NONE)
-        sources, moves = at // turns, answers[at]
+        sources, moves = at // answers.shape[1], answers.reshape(-1)[at]
         counts = self._moves.counts[moves]
         if counts.max(initial=1) > 1:
             branch = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             sources, moves = np.repeat(sources, counts), np.repeat(moves, counts) + branch
         behind = hashes[sources] + self._moves.effects.deltas[moves]
-        return Onward(sources, moves, behind, running, moved)
+        ways = np.bincount(sources, minlength=len(rows))
+        return Onward(sources, moves, behind, running, ways)
 
     def _answers(self, rows: Rows, tasks: Ints, asked: Flags | None) -> Matrix:
         """By row and task: what the task can do; ``NONE`` where it is not asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmm.search.arrays import Hashes, Ints, Numbers, roomier
+from vmm.search.arrays import Hashes, Ints, Numbers, more_slots, roomier
 
 EMPTY = 0
 LOAD_MAX = 0.5
@@ -32,7 +32,7 @@ class SeenStates:
         """Memory that is taken besides, for a moment, if ``more`` states do not fit."""
         grows = self.count + more > LOAD_MAX * len(self._table)
         return (
-            2 * grows * self._table.nbytes
+            4 * grows * self._table.nbytes
             + 2 * (self.count + more > len(self.hashes)) * self.hashes.nbytes
         )
 
@@ -77,9 +77,7 @@ class SeenStates:
 
     def _make_room(self, more: int) -> None:
         self.hashes = roomier(self.hashes, self.count + more)
-        slots = len(self._table)
-        while self.count + more > LOAD_MAX * slots:
-            slots *= 2
+        slots = more_slots(len(self._table), (self.count + more) / LOAD_MAX)
         if slots != len(self._table):
             self._table = np.zeros(slots, np.int32)
             for first in range(0, self.count, BLOCK):

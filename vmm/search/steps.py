@@ -1,12 +1,13 @@
 """The graph of all states as a search leaves it, for what only the whole of it can tell.
 
-Kept are the steps that are not optional, 8 bytes each in a small world. Where no state is lost and
+Kept are the steps that are not optional, 5 bytes each in a small world. Where no state is lost and
 no round can be fair, which the learned tables often tell, next to nothing is done with them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from vmm.search.liveness import Lasso, Way, components, is_progress, lasso
 
 if TYPE_CHECKING:
     from vmm.engine.world import World
-    from vmm.search.compiled import Loops
     from vmm.search.moves import Moves
     from vmm.search.tables import Tables
 
@@ -29,46 +29,65 @@ Node = tuple[str, int, int]
 """A local state of a task, or a content of a cell."""
 
 
-class Steps:
-    """All steps that are not optional, in the order in which they were found.
+class _Chunk:
+    """The steps of the states from ``base`` on: so many of each, to which states, by which moves.
 
-    ``loops`` are compiled ones, once a search is large enough for them.
+    The next level begins with the state ``deeper``.
     """
 
-    loops: Loops | None = None
+    def __init__(self, base: int, deeper: int, counts: Ints, targets: Numbers, moves: Ints) -> None:
+        self.base, self.deeper = base, deeper
+        self.counts, self.targets, self.moves = _narrow(counts), targets, _narrow(moves)
+        self.states = slice(base, base + len(counts))
+        self.nbytes = self.counts.nbytes + self.targets.nbytes + self.moves.nbytes
+
+    @cached_property
+    def first(self) -> Ints:
+        """Where the steps of each state begin, and the end."""
+        first = np.zeros(len(self.counts) + 1, np.intp)
+        np.cumsum(self.counts, out=first[1:])
+        return first
+
+    def of(self, wanted: Flags) -> tuple[Ints, Ints]:
+        """The steps of the wanted ones: (from which state, where in the chunk) for each."""
+        states = np.flatnonzero(wanted)
+        first = self.first[states]
+        counts = self.first[states + 1] - first
+        begin = np.cumsum(counts) - counts
+        at = np.repeat(first - begin, counts) + np.arange(counts.sum())
+        return np.repeat(self.base + states, counts), at
+
+
+class Steps:
+    """All steps that are not optional, in the order in which they were found."""
 
     def __init__(self) -> None:
         self.nbytes = 0
         """Memory in use."""
         self._ends: Flags = np.zeros(1 << 12, np.bool_)
-        self._onward: Numbers = np.zeros(1 << 12, np.int32)
-        """For each state one to which it has a step at the next level; 0 if there is none."""
-        self._chunks: list[tuple[int, npt.NDArray[Any], Numbers, npt.NDArray[Any]]] = []
+        self._chunks: list[_Chunk] = []
         self._deepens = True
         """Whether each step leads to the next level, so that there is no way back."""
 
-    def add(self, base: int, sources: Ints, edges: Ints, targets: Ints, deeper: int) -> None:
-        """All steps of some states; ``sources`` count from ``base``.
+    def add(self, base: int, counts: Ints, targets: Numbers, moves: Ints, deeper: int) -> None:
+        """All steps of the states from ``base`` on, of which each has so many.
 
         The next level begins with number ``deeper``.
         """
-        if not sources.size:
+        if not targets.size:
             return
-        down = targets >= deeper
-        self._deepens = self._deepens and bool(down.all())
-        before = self._ends.nbytes + self._onward.nbytes
-        self._onward = roomier(self._onward, deeper)
-        self._onward[base + sources[down]] = targets[down]
-        chunk = _narrow(sources), targets.astype(np.int32), _narrow(edges)
-        self._chunks.append((base, *chunk))
-        now = self._ends.nbytes + self._onward.nbytes
-        self.nbytes += now - before + sum([part.nbytes for part in chunk])
+        self._deepens = self._deepens and int(targets.min()) >= deeper
+        chunk = _Chunk(base, deeper, counts, targets, moves)
+        self._chunks.append(chunk)
+        self.nbytes += chunk.nbytes
 
     def add_ends(self, states: Ints) -> None:
         """States in which a run ends."""
         if states.size:
+            before = self._ends.nbytes
             self._ends = roomier(self._ends, int(states.max()) + 1)
             self._ends[states] = True
+            self.nbytes += self._ends.nbytes - before
 
     # --- lost states ---
 
@@ -80,21 +99,30 @@ class Steps:
         do not get away by a step of theirs and by such ways.
         """
         free = roomier(self._ends, states)[:states].copy()
-        onward = roomier(self._onward, states)[:states].copy()
+        onward: Numbers = np.zeros(states, np.int32)
+        for chunk in self._chunks:
+            # Mostly the last step leads there; of a state without steps this is another one's.
+            last = chunk.targets[chunk.first[1:] - 1]
+            onward[chunk.states] = last * ((last >= chunk.deeper) & (chunk.counts > 0))
+            sources, at = chunk.of(onward[chunk.states] == 0)
+            deeper = np.flatnonzero(chunk.targets[at] >= chunk.deeper)
+            onward[sources[deeper]] = chunk.targets[at[deeper]]
         stuck = ~free & (onward == 0)
         if not stuck.any() or self._all_get_away(free.copy(), stuck, onward):
             return None
-        steps = [(base + at.astype(np.intp), targets) for base, at, targets, _ in self._chunks]
-        before = -1
+        steps, before = [], -1
+        for chunk in self._chunks:
+            sources, at = chunk.of(~free[chunk.states])
+            steps.append((sources, chunk.targets[at]))
         # From the last steps to the first, as most lead to the next level, until nothing changes.
         while (now := int(np.count_nonzero(free))) != before:
-            before, left = now, []
+            before, rest = now, []
             for sources, targets in reversed(steps):
                 free[sources.compress(free.take(targets))] = True
                 still = np.flatnonzero(~free.take(sources))
                 if still.size:
-                    left.append((sources[still], targets[still]))
-            steps = left[::-1]
+                    rest.append((sources[still], targets[still]))
+            steps = rest[::-1]
         return None if free.all() else ~free
 
     def _all_get_away(self, free: Flags, stuck: Flags, onward: Numbers) -> bool:
@@ -104,15 +132,11 @@ class Steps:
         """
         there = np.flatnonzero(free | stuck)
         onward[there] = there
-        if self.loops is not None:
-            self.loops.follow(onward)
-        else:
-            while not np.array_equal(further := onward[onward], onward):
-                onward = further
-        found = [(np.empty(0, np.intp), np.empty(0, np.int32))]
-        for base, offsets, targets, _ in self._chunks:
-            at = np.flatnonzero(stuck[base:].take(offsets))
-            found.append((base + offsets[at].astype(np.intp), targets[at]))
+        found = []
+        for chunk in reversed(self._chunks):  # what is deeper has been led to its end already
+            onward[chunk.states] = onward[onward[chunk.states]]
+            sources, at = chunk.of(stuck[chunk.states])
+            found.append((sources, chunk.targets[at]))
         sources, targets = [np.concatenate(part) for part in zip(*found, strict=True)]
         led, before = onward[targets], -1
         while (now := int(np.count_nonzero(free))) != before:
@@ -129,41 +153,43 @@ class Steps:
         if not self._deepens:
             first = np.array([edges[0] if edges else 0 for edges in moves.edges], np.intp)
             again, away = [of_edges[first] for of_edges in _returning(world, tables)]
-            ways = self._ways(again, away, moves.tasks) if again.any() else {}
+            ways = self._ways(states, again, away, moves.tasks) if again.any() else {}
         if lost is None and not ways:
             return None
         return lasso(
-            ways, self._enabled(ways, moves.tasks), None if lost is None else lost.tolist()
+            ways, self._enabled(states, ways, moves.tasks), None if lost is None else lost.tolist()
         )
 
-    def _ways(self, again: Flags, away: Flags, tasks: Numbers) -> dict[int, list[Way]]:
+    def _ways(self, states: int, again: Flags, away: Flags, tasks: Numbers) -> dict[int, list[Way]]:
         """The steps that may be part of a fair round."""
+        inside: Flags = np.zeros(states, np.bool_)
+        for chunk in self._chunks:
+            so_far = np.zeros(len(chunk.moves) + 1, np.int32)
+            np.cumsum(away.take(chunk.moves), out=so_far[1:])
+            inside[chunk.states] = so_far[chunk.first[:-1]] == so_far[chunk.first[1:]]
         found = []
-        outside = np.zeros(len(self._onward) + 1, np.bool_)
-        for base, offsets, _, edges in self._chunks:
-            outside[base + offsets[away.take(edges)].astype(np.intp)] = True
-        for base, offsets, targets, edges in self._chunks:
-            at = np.flatnonzero(again.take(edges))
-            sources = base + offsets[at].astype(np.intp)
-            inside = ~(outside.take(sources) | outside.take(targets[at]))
-            at, sources = at[inside], sources[inside]
-            found.append((sources, targets[at].astype(np.intp), edges[at].astype(np.intp)))
+        for chunk in self._chunks:
+            sources, at = chunk.of(inside[chunk.states])
+            stays = again.take(chunk.moves[at]) & inside.take(chunk.targets[at])
+            at = at[stays]
+            targets, moves = chunk.targets[at].astype(np.intp), chunk.moves[at].astype(np.intp)
+            found.append((sources[stays], targets, moves))
         kept = _trimmed(*[np.concatenate(part) for part in zip(*found, strict=True)])
         ways: dict[int, list[Way]] = defaultdict(list)
         for source, target, move in zip(*[part.tolist() for part in kept], strict=True):
             ways[source].append(Way(int(tasks[move]), target, move))
         return dict(ways)
 
-    def _enabled(self, ways: dict[int, list[Way]], tasks: Numbers) -> dict[int, int]:
+    def _enabled(self, states: int, ways: dict[int, list[Way]], tasks: Numbers) -> dict[int, int]:
         """For each of these states the tasks that can step there."""
-        asked = np.zeros(len(self._onward) + 1, np.bool_)
+        asked = np.zeros(states, np.bool_)
         asked[list(ways)] = True
         enabled = dict.fromkeys(ways, 0)
-        for base, offsets, _, edges in self._chunks:
-            at = np.flatnonzero(asked[base + offsets.astype(np.intp)])
-            stepping = tasks[edges[at]]
-            for offset, task in zip(offsets[at].tolist(), stepping.tolist(), strict=True):
-                enabled[base + offset] |= 1 << task
+        for chunk in self._chunks:
+            sources, at = chunk.of(asked[chunk.states])
+            stepping = tasks[chunk.moves[at]]
+            for source, task in zip(sources.tolist(), stepping.tolist(), strict=True):
+                enabled[source] |= 1 << task
         return enabled
 
 
