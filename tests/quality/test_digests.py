@@ -14,7 +14,7 @@ from vmm.engine.live import Run
 from vmm.scenario.experiment import prepare
 from vmm.strategies.random import RandomPicker
 
-SEEDS, SEEDS_SLOW = 3, 200
+SEEDS, SEEDS_SLOW = 1, 200
 RECORDED_EVENTS = 25
 
 PROGRAM = """
