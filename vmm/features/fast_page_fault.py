@@ -20,9 +20,21 @@ find W clear, and miss the writes that follow. Another vCPU may write before the
 write is told by the next reading, and no vCPU is migrated before it.
 
 Only vCPUs without paging are served: all their pages are direct, so the gfn of an spte never
-changes, and an spte that has the old value still maps the frame that is logged. KVM asks the same
-of them (direct_map). KVM's second bit, HOST_WRITEABLE, would always be set: every host page of the
-model is writable. KVM lets a fault end here too when its spte has gone; here the lock decides that.
+changes, and an spte that has the old value still maps the frame that is logged. Elsewhere it may
+not:
+
+    vCPU 0 (fast page fault)               host and vCPU 1
+    reads the spte: pfn P; gpte: gfn 1
+                                           the host takes P from gfn 1: spte := 0
+                                           P becomes the page of gfn 2
+                                           the guest lets the gpte say gfn 2
+                                           vCPU 1 faults: spte := P, as it was
+    cmpxchg: the value is the old one: won
+    logs gfn 1; the writes go to gfn 2
+
+KVM asks for direct pages too (direct_map). KVM's second bit, HOST_WRITEABLE, would always be set:
+every host page of the model is writable. KVM lets a fault end here too when its spte has gone; here
+the lock decides that.
 
 Source: KVM c7ba5b48cc (2012, 3.6; the hash is recalled), locking.rst.
 """
