@@ -108,6 +108,7 @@ class Shadowing(shadowing.Shadowing):
         if not (spte & P and spte & bits):
             return False
         replaced = await page.exchange(ref.index, spte, spte & ~bits)
+        await self.mmu.set_spte.track_bits(replaced, replaced & ~bits)
         return self.needs_flush(replaced)
 
     def needs_flush(self, replaced: int) -> bool:

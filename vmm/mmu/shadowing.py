@@ -66,6 +66,7 @@ class Shadowing(ModelObject):
         if not (spte & P and spte & W):
             return False
         await page.set_spte(ref.index, spte & ~W)
+        await self.mmu.set_spte.track_bits(spte, spte & ~W)
         return True
 
     async def flush_owed(self) -> bool:

@@ -68,10 +68,14 @@ class SetSpte(ModelObject):
         if old & P and (moves or not new & P):
             await self.mmu.rmap.remove(self.gfn(old), ref)
         replaced = await page.exchange(index, old, new)
+        await self.track_bits(replaced, new)
         if new & P and (moves or not old & P):
             await self.rmap_add(me, new, ref)
         if self.owes_flush(replaced, new):
             await self.mmu.flusher.flush_remote(me)
+
+    async def track_bits(self, old: int, new: int) -> None:
+        """Keep what a leaf knew of the use of its page (only with the feature page-flags)."""
 
     def owes_flush(self, old: int, new: int) -> bool:
         """Whether some TLB may permit what the spte no longer does."""

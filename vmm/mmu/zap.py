@@ -87,9 +87,10 @@ class Zap(ModelObject):
         ref = SpteRef(page.number, index)
         if level == 1:
             await self.mmu.rmap.remove(self.mmu.set_spte.gfn(spte), ref)
+            await self.mmu.set_spte.track_bits(await page.exchange(index, spte, 0), 0)
         else:
             await self.mmu.cache.page_at(frame_of(spte)).parents.update(remove_ref, ref)
-        await page.set_spte(index, 0)
+            await page.set_spte(index, 0)
         return True
 
     async def flush_zapped(self, me: VcpuState | None) -> None:
