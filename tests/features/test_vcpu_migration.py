@@ -39,7 +39,7 @@ def enter(made: Bench, number: int = 0, *, moves_by: int = 0) -> None:
 
 
 def cached(made: Bench, pcpu: int) -> list[tuple[int, int]]:
-    return [(e.vpid, e.page) for e in made.hand[made.vm.pcpus[pcpu].tlb]]
+    return [(e.tag, e.page) for e in made.hand[made.vm.pcpus[pcpu].tlb]]
 
 
 def test_what_a_vcpu_leaves_in_a_tlb_stays_until_it_comes_back() -> None:

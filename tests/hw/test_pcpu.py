@@ -18,6 +18,7 @@ from vmm.hw.events import TlbFlush, WalkRead
 from vmm.hw.paging import HOST, PagingRegisters
 from vmm.hw.pcpu import Boundary, Ipi, Irq, Pcpu
 from vmm.hw.tlb import TlbEntry
+from vmm.mmu.api import Root
 from vmm.units import ENTRY_BYTES, Gva, Pfn
 from vmm.workload.tables import GuestTables, fault_code
 
@@ -55,7 +56,7 @@ class Silicon:
             table_entry=self.entries,
             structure_caches=structure_caches,
         )
-        self.root = world.cell("root", int(ROOT))
+        self.root = world.cell("root", Root(4, (0,)))
         self.registers = world.cell("registers", PagingRegisters(HOST, 0))
         world.task("ipi", Pcpu.deliver_ipis, self.cpu, kind=TaskKind.EVENTUAL)
         self.hand = Hand(world)
@@ -192,10 +193,10 @@ def test_a_fresh_walk_replaces_what_was_cached() -> None:
 
 def test_a_boundary_shows_the_entry_of_that_page_and_no_other() -> None:
     silicon = Silicon(one_page(make_entry(2, ALL | D)), number=4)
-    assert silicon.at_boundary(GVA) == Boundary(Irq.ON, None, ROOT, HOST)
+    assert silicon.at_boundary(GVA) == Boundary(Irq.ON, None, Root(4, (0,)), HOST)
     filled = silicon.walk()
     assert filled is not None
-    assert filled.vpid == 5
+    assert filled.tag == 5
     for gva, entry in ((GVA, filled), (Gva(GVA + 0xFFF), filled), (Gva(GVA + 0x1000), None)):
         assert silicon.at_boundary(gva).entry == entry
 

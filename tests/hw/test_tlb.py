@@ -10,7 +10,8 @@ from vmm.bits import NX, U, W
 from vmm.hw import tlb as tlbs
 from vmm.hw.tlb import Tlb, TlbEntry, format_tlb
 
-vpids = st.integers(1, 3)
+tags = st.builds(tlbs.tag_of, vpid=st.integers(1, 2), pcid=st.sampled_from([0, 1, 0xFFF]))
+vpids = st.integers(1, 2)
 pages = st.sampled_from([0, 1, 2, 0x400, 1 << 51])
 frames = st.integers(0, 5)
 rights = st.sampled_from([0, W, U, W | U, NX | U])
@@ -22,25 +23,32 @@ class TlbMachine(RuleBasedStateMachine):
         self.tlb: Tlb = ()
         self.model: dict[tuple[int, int], TlbEntry] = {}
 
-    @rule(vpid=vpids, page=pages, pfn=frames, granted=rights)
-    def fill(self, vpid: int, page: int, pfn: int, granted: int) -> None:
-        entry = TlbEntry(vpid, page, pfn, granted)
+    @rule(tag=tags, page=pages, pfn=frames, granted=rights)
+    def fill(self, tag: int, page: int, pfn: int, granted: int) -> None:
+        entry = TlbEntry(tag, page, pfn, granted)
         self.tlb = tlbs.fill(self.tlb, entry)
-        self.model[vpid, page] = entry
+        self.model[tag, page] = entry
 
     @rule(vpid=vpids, page=pages)
     def invlpg(self, vpid: int, page: int) -> None:
         self.tlb = tlbs.drop_page(self.tlb, vpid, page)
-        self.model.pop((vpid, page), None)
+        gone = [key for key in self.model if key[0] & 0xFFFF == vpid and key[1] == page]
+        for key in gone:
+            del self.model[key]
 
     @rule(vpid=vpids)
     def flush(self, vpid: int) -> None:
         self.tlb = tlbs.drop_vpid(self.tlb, vpid)
-        self.model = {key: entry for key, entry in self.model.items() if key[0] != vpid}
+        self.model = {key: e for key, e in self.model.items() if key[0] & 0xFFFF != vpid}
 
-    @rule(vpid=vpids, page=pages)
-    def lookup(self, vpid: int, page: int) -> None:
-        assert tlbs.lookup(self.tlb, vpid, page) == self.model.get((vpid, page))
+    @rule(tag=tags)
+    def flush_pcid(self, tag: int) -> None:
+        self.tlb = tlbs.drop_tag(self.tlb, tag)
+        self.model = {key: entry for key, entry in self.model.items() if key[0] != tag}
+
+    @rule(tag=tags, page=pages)
+    def lookup(self, tag: int, page: int) -> None:
+        assert tlbs.lookup(self.tlb, tag, page) == self.model.get((tag, page))
 
     @invariant()
     def one_form_for_one_content(self) -> None:

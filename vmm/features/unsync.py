@@ -53,7 +53,7 @@ from vmm.features.mmu_reload import take_request
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.memory import part_of
 from vmm.mmu import fault, page_cache, roots, shadow_page, shadowing, zap
-from vmm.mmu.api import NO_PAGE, NO_ROOT, FaultResult, ShadowPageSynced, ShadowPageUnsync
+from vmm.mmu.api import NO_PAGE, NO_ROOT, FaultResult, Root, ShadowPageSynced, ShadowPageUnsync
 from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, SpteRef
@@ -212,17 +212,20 @@ class Shadowing(shadowing.Shadowing):
     async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
         """Drop the spte of ``gva`` if its page is unsync. Holds: nothing at the start."""
         async with self.mmu.lock:
-            root = await vcpu.root
-            if root == NO_ROOT or root.page(gva) == NO_PAGE:
+            await self.invlpg_root(vcpu, await vcpu.root, gva)
+
+    async def invlpg_root(self, vcpu: VcpuState, root: Root, gva: Gva) -> None:
+        """The same below one root. Holds: mmu_lock."""
+        if root == NO_ROOT or root.page(gva) == NO_PAGE:
+            return
+        page = self.mmu.cache.pages[root.page(gva)]
+        for level in range(root.level, 1, -1):
+            spte = await page[table_index(gva, level)]
+            if not spte & P:
                 return
-            page = self.mmu.cache.pages[root.page(gva)]
-            for level in range(root.level, 1, -1):
-                spte = await page[table_index(gva, level)]
-                if not spte & P:
-                    return
-                page = self.mmu.cache.page_at(frame_of(spte))
-            if await unsync_page(page).unsync:
-                await self.drop_invalidated(vcpu, page, table_index(gva, 1))
+            page = self.mmu.cache.page_at(frame_of(spte))
+        if await unsync_page(page).unsync:
+            await self.drop_invalidated(vcpu, page, table_index(gva, 1))
 
     async def drop_invalidated(
         self, vcpu: VcpuState, page: shadow_page.ShadowPage, index: int

@@ -115,12 +115,18 @@ class CurrentPcpu(hw_pcpu.Pcpu):
         return await (await self.here()).at_boundary(gva, root, registers)
 
     async def walk(
-        self, top: int, root: Pfn, gva: Gva, kind: AccessKind, controls: Controls
+        self,
+        top: int,
+        root: Pfn,
+        gva: Gva,
+        kind: AccessKind,
+        controls: Controls,
+        pcid: int = 0,
     ) -> TlbEntry | None:
-        return await (await self.here()).walk(top, root, gva, kind, controls)
+        return await (await self.here()).walk(top, root, gva, kind, controls, pcid)
 
-    async def invlpg(self, gva: Gva) -> None:
-        await (await self.here()).invlpg(gva)
+    async def invalidate(self, gva: Gva, event: Event) -> None:
+        await (await self.here()).invalidate(gva, event)
 
     async def flush(self) -> None:
         await (await self.here()).flush()

@@ -21,6 +21,10 @@ from vmm.hw.paging import Controls, PagingMode, PagingRegisters, format_of, root
 from vmm.units import ENTRY_BYTES, Gfn, Gpa, gpa_to_gfn
 
 PDPTES = 4
+PCID_MASK = 0xFFF
+"""With CR4.PCIDE: the process-context identifier in CR3."""
+CR3_KEEPS = 1 << 63
+"""With CR4.PCIDE: MOV CR3 of a value with this bit need invalidate nothing. It is not stored."""
 PDPTE_SHIFT = 30
 """A PDPTE of PAE paging translates 1G."""
 

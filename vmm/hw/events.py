@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 from vmm.engine.events import Event
 from vmm.hw.paging import PagingRegisters
 from vmm.units import ENTRY_BYTES, Gva, Pfn
@@ -42,13 +44,43 @@ class Invlpg(Event, frozen=True):
     gva: Gva
 
 
+class InvpcidType(enum.Enum):
+    """What an INVPCID invalidates. The values are those of its register operand."""
+
+    ADDRESS = 0
+    """A page, in one PCID; not global ones."""
+    PCID = 1
+    """One PCID; not global pages."""
+    ALL = 2
+    """Everything, global pages too."""
+    ALL_NON_GLOBAL = 3
+
+
+class Invpcid(Event, frozen=True):
+    """A guest's INVPCID took effect."""
+
+    pcpu: int
+    what: InvpcidType
+    pcid: int
+    gva: Gva
+    current: int
+    """The PCID in use."""
+
+
 class RegistersWritten(Event, frozen=True):
-    """A guest's MOV CR3, or change of control bits, took effect; the values may be the same."""
+    """A guest's MOV CR3, or change of control bits, took effect; the values may be the same.
+
+    ``pcids``: before and after; ``keeps``: bit 63 of the value for CR3 was set, so that nothing is
+    invalidated; ``pcids_off``: CR4.PCIDE was cleared, which invalidates everything.
+    """
 
     pcpu: int
     old: PagingRegisters
     new: PagingRegisters
     mov_cr3: bool
+    pcids: tuple[int, int] = (0, 0)
+    keeps: bool = False
+    pcids_off: bool = False
 
 
 class GiveBack(Event, frozen=True):

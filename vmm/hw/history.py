@@ -74,18 +74,26 @@ class Mark(NamedTuple):
     """An invalidation. ``registers``: those before it.
 
     It left the complete translations that do not lie in ``pages`` (gvas); with ``only_global``, of
-    those the global ones.
+    those the global ones. ``elsewhere``: it was of these pages under another PCID, so it left what
+    is not global.
     """
 
     registers: PagingRegisters
     pages: tuple[int, ...] = ()
     only_global: bool = False
+    elsewhere: bool = False
 
     def left(self, leaf: Leaf) -> bool:
         """Whether a translation may be older than this."""
+        if self.elsewhere and not leaf.is_global:
+            return True
         if self.only_global and not leaf.is_global:
             return False
         return not any(leaf.covers(gva) for gva in self.pages)
+
+    def concerns(self, gva: int) -> bool:
+        """Whether walks for an address end here."""
+        return not self.elsewhere or any(page >> 12 == gva >> 12 for page in self.pages)
 
 
 History: TypeAlias = tuple[Lost | Mark, ...]
@@ -133,10 +141,17 @@ def forget_page(history: History, registers: PagingRegisters, gva: Gva) -> Histo
     if not history:
         return history
     last = history[-1]
-    if isinstance(last, Mark) and not last.only_global and last.registers == registers:
+    if isinstance(last, Mark) and last == Mark(registers, last.pages):
         pages = tuple(sorted(dict.fromkeys((*last.pages, gva))))
         return (*history[:-1], last._replace(pages=pages))
     return (*history, Mark(registers, (gva,)))
+
+
+def forget_elsewhere(history: History, registers: PagingRegisters, pages: list[int]) -> History:
+    """The global translations of pages were invalidated while another PCID was in use."""
+    if not history or not pages:
+        return history
+    return (*history, Mark(registers, tuple(sorted(pages)), elsewhere=True))
 
 
 def keep_global(history: History, registers: PagingRegisters) -> History:
@@ -242,7 +257,7 @@ def leaves(
     history: History, registers: PagingRegisters, gva: Gva, read: ReadEntry
 ) -> Iterator[Leaf]:
     """Every translation of ``gva`` that the processor may hold, whatever it permits."""
-    marks = [at for at, item in enumerate(history) if isinstance(item, Mark)]
+    marks = [at for at, item in enumerate(history) if isinstance(item, Mark) and item.concerns(gva)]
     passed: list[Mark] = []
     end = len(history)
     for start in [*(at + 1 for at in reversed(marks)), 0]:

@@ -30,7 +30,7 @@ from vmm.hw import tlb as tlbs
 from vmm.hw.access import AccessKind
 from vmm.hw.events import Invlpg, TlbFlush, WalkRead
 from vmm.hw.paging import Controls, PagingRegisters, grants
-from vmm.hw.tlb import StructureCaches, Tlb, TlbEntry, UpperEntry, format_tlb
+from vmm.hw.tlb import StructureCaches, Tlb, TlbEntry, UpperEntry, format_tlb, tag_of
 from vmm.units import Gva, Pfn, page_number, table_index
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ class Ipi(enum.Enum):
 
 
 class Boundary(NamedTuple):
-    """What the processor knows at an instruction boundary; ``root`` is its hypervisor's affair."""
+    """What the processor knows at an instruction boundary.
+
+    ``root`` is its hypervisor's affair; the processor has its ``pcid`` in CR3.
+    """
 
     irq: Irq
     entry: TlbEntry | None
@@ -68,7 +71,7 @@ class Boundary(NamedTuple):
 
 
 class Pcpu(ModelObject):
-    """One physical CPU. ``vpid`` is the tag of what it caches.
+    """One physical CPU. What it caches is tagged with ``vpid`` and the guest's PCID.
 
     ``table_entry`` is how its walker reads paging structures; the machine provides it.
     ``caches``: its paging-structure caches, if the machine has them.
@@ -151,50 +154,65 @@ class Pcpu(ModelObject):
         return await observe(_look, cells, self.vpid, page_number(gva))
 
     async def walk(
-        self, top: int, root: Pfn, gva: Gva, kind: AccessKind, controls: Controls
+        self,
+        top: int,
+        root: Pfn,
+        gva: Gva,
+        kind: AccessKind,
+        controls: Controls,
+        pcid: int = 0,
     ) -> TlbEntry | None:
         """Walk paging structures from a table of level ``top`` down, one op a level; cache the end.
 
         None if an entry is not present or the rights do not permit the access. Sets no A or D
         bits: the structures it walks have them set from the start (KVM makes its sptes so).
         """
-        top, table, rights = await self._start(top, root, gva)
+        tag = tag_of(self.vpid, pcid)
+        top, table, rights = await self._start(top, root, tag, gva)
         for level in range(top, 1, -1):
-            upper = await self._read_upper(table, rights, gva, level)
+            upper = await self._read_upper(table, rights, tag, gva, level)
             if upper is None:
                 return None
             table, rights = Pfn(upper.table), upper.rights
-        return await self._read_leaf(table, rights, gva, kind, controls)
+        return await self._read_leaf(table, rights, (tag, gva), kind, controls)
 
-    async def _start(self, top: int, root: Pfn, gva: Gva) -> tuple[int, Pfn, int]:
+    async def _start(self, top: int, root: Pfn, tag: int, gva: Gva) -> tuple[int, Pfn, int]:
         """Level, table and rights to begin with: at the root, or below a cached entry."""
         if self.caches is not None:
-            cached = await observe(tlbs.starts, (self.caches,), self.vpid, gva, top)
+            cached = await observe(tlbs.starts, (self.caches,), tag, gva, top)
             chosen = await choose(len(cached) + 1) if cached else 0
             if chosen:
                 upper = cached[chosen - 1]
                 return upper.level - 1, Pfn(upper.table), upper.rights
         return top, root, W | U
 
-    async def _read_upper(self, table: Pfn, rights: int, gva: Gva, level: int) -> UpperEntry | None:
+    async def _read_upper(
+        self, table: Pfn, rights: int, tag: int, gva: Gva, level: int
+    ) -> UpperEntry | None:
         """Read an entry of an upper level; cache it if there is where to."""
         cell = self.table_entry(table, table_index(gva, level))
         event = WalkRead(self.number, table, gva, level)
         if self.caches is None:
-            return _upper(await cell.read(event=event), self.vpid, gva, level, rights)
-        place = (self.vpid, gva, level)
+            return _upper(await cell.read(event=event), tag, gva, level, rights)
+        place = (tag, gva, level)
         return await atomically(
             _fill_upper_from, (self.caches,), place, rights, reads=(cell,), event=event
         )
 
     async def _read_leaf(
-        self, table: Pfn, rights: int, gva: Gva, kind: AccessKind, controls: Controls
+        self,
+        table: Pfn,
+        rights: int,
+        place: tuple[int, Gva],
+        kind: AccessKind,
+        controls: Controls,
     ) -> TlbEntry | None:
+        tag, gva = place
         # Read and fill in one op: nobody but this pCPU ever looks into its TLB.
         return await atomically(
             _fill_from,
             (self.tlb,),
-            (self.vpid, page_number(gva)),
+            (tag, page_number(gva)),
             rights,
             kind,
             controls,
@@ -203,10 +221,17 @@ class Pcpu(ModelObject):
         )
 
     async def invlpg(self, gva: Gva) -> None:
-        """Drop the entry of one page, and all that is cached of upper levels."""
+        """Drop the entries of one page, and all that is cached of upper levels.
+
+        That of every PCID, as INVVPID does for KVM. An INVLPG that runs natively meets one only.
+        """
+        await self.invalidate(gva, Invlpg(self.number, gva))
+
+    async def invalidate(self, gva: Gva, event: Event) -> None:
+        """Drop a page on behalf of the guest; ``event`` is what the guest did."""
         await self.drop_upper()
-        events = (TlbFlush(self.number), Invlpg(self.number, gva))
-        await self.tlb.update(_invlpg, self.vpid, page_number(gva), event=events)
+        events = (TlbFlush(self.number), event)
+        await self.tlb.update(_drop_page, self.vpid, page_number(gva), event=events)
 
     async def flush(self) -> None:
         """Drop all entries: they have one tag, or none."""
@@ -252,10 +277,11 @@ def _run_guest(ipi: Ipi, irq: Irq) -> tuple[tuple[Irq], None]:
 def _look(
     irq: Irq, tlb: Tlb, root: Any, registers: PagingRegisters, vpid: int, page: int
 ) -> Boundary:
-    return Boundary(irq, tlbs.lookup(tlb, vpid, page), root, registers.controls)
+    entry = tlbs.lookup(tlb, tag_of(vpid, root.pcid), page)
+    return Boundary(irq, entry, root, registers.controls)
 
 
-def _invlpg(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
+def _drop_page(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
     return tlbs.drop_page(tlb, vpid, page), None
 
 
@@ -263,11 +289,11 @@ def _drop_upper(caches: StructureCaches, vpid: int) -> tuple[StructureCaches, No
     return tlbs.drop_vpid(caches, vpid), None
 
 
-def _upper(entry: int, vpid: int, gva: Gva, level: int, rights: int) -> UpperEntry | None:
+def _upper(entry: int, tag: int, gva: Gva, level: int, rights: int) -> UpperEntry | None:
     if not entry & P:
         return None
     prefix = tlbs.prefix_of(gva, level)
-    return UpperEntry(vpid, level, prefix, frame_of(entry), combine(rights, entry))
+    return UpperEntry(tag, level, prefix, frame_of(entry), combine(rights, entry))
 
 
 def _fill_upper_from(

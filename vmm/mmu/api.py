@@ -29,6 +29,11 @@ class Root(NamedTuple):
     level: int
     pages: tuple[int, ...]
 
+    @property
+    def pcid(self) -> int:
+        """The PCID that the processor tags translations with."""
+        return 0
+
     def page(self, gva: Gva) -> int:
         """The page to start in, or NO_PAGE."""
         return self.pages[gva >> PDPTE_SHIFT & 3 if len(self.pages) > 1 else 0]

@@ -42,10 +42,17 @@ class Roots(ModelObject):
             pages: tuple[int, ...] = ()
             for key in root_keys(registers):
                 pages = (*pages, NO_PAGE if key is None else await self.hold(vcpu, *key))
-            root = Root(root_role(registers.controls).level, pages)
+            root = await self.made(vcpu, registers, pages)
             await vcpu.root.set(root)
         await self.mmu.flusher.flush_local(vcpu)
         return root
+
+    async def made(
+        self, vcpu: VcpuState, registers: PagingRegisters, pages: tuple[int, ...]
+    ) -> Root:
+        """What the vCPU walks from, of the pages that were found or made."""
+        del vcpu
+        return Root(root_role(registers.controls).level, pages)
 
     async def hold(self, vcpu: VcpuState, gfn: Gfn, role: Role) -> int:
         """Find or make a root and count the vCPU among its users. Holds: mmu_lock."""

@@ -1,7 +1,7 @@
 """A guest reaches memory only by translations that a processor without a hypervisor may use.
 
 What each vCPU might have cached follows from what happened to the guest's own tables and from the
-vCPU's own invalidations alone; ``vmm.hw.history`` says how. Nothing of KVM's is looked at: not the
+vCPU's own invalidations alone; ``vmm.hw.held`` says how. Nothing of KVM's is looked at: not the
 shadow, nor TLBs, nor requests.
 
     vCPU 0                                 vCPU 1
@@ -15,7 +15,7 @@ Departs from the processor: while KVM emulates a store of one vCPU, another one 
 still meet the old value afterwards, as if the store came after its invalidation. KVM makes the
 store visible before the shadow has followed.
 
-Not judged: page faults that should not be, accesses that the emulator makes, other PCIDs than 0.
+Not judged: page faults that should not be, accesses that the emulator makes.
 """
 
 from __future__ import annotations
@@ -28,18 +28,9 @@ from vmm.engine.events import Event
 from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.access import AccessKind
-from vmm.hw.control import forgets_all
-from vmm.hw.events import Access, Exchange, Invlpg, RegistersWritten
-from vmm.hw.history import (
-    History,
-    KnownWalks,
-    Leaf,
-    compact,
-    forget_page,
-    keep_global,
-    leaves,
-    lose,
-)
+from vmm.hw.events import Access, Exchange, Invlpg, Invpcid, RegistersWritten
+from vmm.hw.held import UNCHANGED, Cached
+from vmm.hw.history import KnownWalks, Leaf, compact, leaves
 from vmm.hw.memory import part_of
 from vmm.hw.paging import Controls, PagingMode, PagingRegisters, format_of
 from vmm.mmu.api import EmulatedStore, EmulatedStoreDone, GuestPageFault
@@ -48,21 +39,6 @@ from vmm.monitors import Oracle
 from vmm.units import ENTRY_BYTES, Gpa, Gva, gpa_to_gfn
 from vmm.vcpu.events import FlushDeferred
 from vmm.vcpu.vcpu import Vm
-
-LONG_HISTORY = 1024
-"""From here on a history is made shorter when it can be: twice as long as it was left last time."""
-
-
-class Held(NamedTuple):
-    """What a vCPU may hold beyond what the tables say now.
-
-    ``controls``: other control states under which it may have been cached. ``compacted``: the
-    length of the history when it was last made shorter.
-    """
-
-    history: History = ()
-    controls: tuple[Controls, ...] = ()
-    compacted: int = 0
 
 
 class Emulated(NamedTuple):
@@ -74,12 +50,12 @@ class Emulated(NamedTuple):
 
 
 class State(NamedTuple):
-    """``held`` of each vCPU, and the emulated stores under way.
+    """What each vCPU may hold, and the emulated stores under way.
 
     ``has_global``: some entry was global at some time, so that MOV CR3 may leave it.
     """
 
-    held: tuple[Held, ...]
+    cached: tuple[Cached, ...]
     emulated: tuple[Emulated, ...] = ()
     has_global: bool = False
 
@@ -96,6 +72,7 @@ class Architecture(Monitor):
         FlushDeferred,
         GuestPageFault,
         Invlpg,
+        Invpcid,
         RegistersWritten,
     )
 
@@ -106,14 +83,14 @@ class Architecture(Monitor):
 
     def initial(self) -> State:
         has_global = any(_maybe_global(word) for word in self.vm.layout.content.values())
-        return State((Held(),) * len(self.vm.vcpus), has_global=has_global)
+        return State((UNCHANGED,) * len(self.vm.vcpus), has_global=has_global)
 
     def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         match event:
             case Access():
                 # A store may hit the very entry that led it there.
                 after = self._stored(state, step, view) if event.write else state
-                if self._allowed(after.held[event.pcpu], event, view):
+                if self._allowed(after.cached[event.pcpu], event, view):
                     return after, ()
                 return state, (self._finding(event, view),)
             case EmulatedStore(gpa, vcpu):
@@ -127,13 +104,17 @@ class Architecture(Monitor):
                 rest = [e for e in state.emulated if (e.gpa, e.vcpu) != (gpa, vcpu)]
                 return state._replace(emulated=tuple(rest)), ()
             case GuestPageFault(number, gva) | Invlpg(number, gva):
-                held, registers = state.held[number], view[self.vm.vcpus[number].registers]
-                left = held._replace(history=forget_page(held.history, registers, gva))
+                left = state.cached[number].invlpg(self._registers(number, view), gva)
                 return self._replaced(state, number, left, view), ()
             case FlushDeferred(number):
-                return self._replaced(state, number, Held(), view), ()
+                return self._replaced(state, number, UNCHANGED, view), ()
             case RegistersWritten(number):
-                left = self._after_write(state, event, view)
+                left = state.cached[number].written(event, has_global=state.has_global)
+                left = self._shortened(left, event, view)
+                return self._replaced(state, number, left, view), ()
+            case Invpcid(number):
+                registers, has_global = self._registers(number, view), state.has_global
+                left = state.cached[number].invpcid(event, registers, has_global=has_global)
                 return self._replaced(state, number, left, view), ()
         return state, ()
 
@@ -149,68 +130,49 @@ class Architecture(Monitor):
         if not stores:
             return state
         made = []
-        for held, vcpu in zip(state.held, self.vm.vcpus, strict=True):
-            mode, history = view[vcpu.registers].controls, held.history
+        for number, cached in enumerate(state.cached):
+            controls = self._registers(number, view).controls
             for word, old, new in stores:
-                history = self._lost(history, mode, word, old, new)
-            made.append(held if history is held.history else held._replace(history=history))
+                cached = cached.lose(controls, word, old, new)  # noqa: PLW2901 - one after another
+            made.append(cached)
         has_global = state.has_global or any(_maybe_global(new) for _, _, new in stores)
-        return state._replace(held=tuple(made), has_global=has_global)
+        return state._replace(cached=tuple(made), has_global=has_global)
 
-    def _lost(self, history: History, controls: Controls, word: int, old: int, new: int) -> History:
-        """A word was stored: one entry, or two of 32-bit paging."""
-        size = format_of(controls).entry_bytes
-        for gpa in range(word, word + ENTRY_BYTES, size) if size else ():
-            was, became = part_of(old, gpa, size), part_of(new, gpa, size)
-            if was != became:
-                history = lose(history, gpa, was, became)
-        return history
+    def _shortened(self, cached: Cached, event: RegistersWritten, view: View) -> Cached:
+        """What is left by MOV CR3, in as few words if they were many."""
+        held = cached.held
+        if not event.mov_cr3 or cached.parked or len(held.history) <= held.long:
+            return cached
+        history = compact(held.history, self._entries(event.old.controls, view))
+        return cached._replace(held=held._replace(history=history, compacted=len(history)))
 
-    def _after_write(self, state: State, event: RegistersWritten, view: View) -> Held:
-        """MOV CR3 leaves global pages; of other changes some leave nothing and some all."""
-        held = state.held[event.pcpu]
-        if event.mov_cr3:
-            if not (state.has_global and event.old.controls.pge):
-                return Held()
-            history = keep_global(held.history, event.old)
-            if len(history) > LONG_HISTORY + 2 * held.compacted:
-                history = compact(history, self._entries(event.old.controls, view))
-                held = held._replace(compacted=len(history))
-            return held._replace(history=history)
-        if forgets_all(event.old.controls, event.new.controls):
-            return Held()
-        former = dict.fromkeys((*held.controls, event.old.controls))
-        return held._replace(controls=tuple(former))
-
-    def _replaced(self, state: State, number: int, held: Held, view: View) -> State:
+    def _replaced(self, state: State, number: int, cached: Cached, view: View) -> State:
         """A vCPU invalidated; of stores under way it may still meet the old values."""
-        controls = view[self.vm.vcpus[number].registers].controls
-        history = held.history
+        controls = self._registers(number, view).controls
         for _, gpa, old in state.emulated:
-            history = self._lost(history, controls, gpa, old, view[self.memory.word(gpa)])
-        held = held._replace(history=history)
+            cached = cached.lose(controls, gpa, old, view[self.memory.word(gpa)])
         return state._replace(
-            held=(*state.held[:number], held, *state.held[number + 1 :]),
+            cached=(*state.cached[:number], cached, *state.cached[number + 1 :]),
         )
+
+    def _registers(self, number: int, view: View) -> PagingRegisters:
+        return view[self.vm.vcpus[number].registers]
 
     # --- judging ---
 
-    def _allowed(self, held: Held, event: Access, view: View) -> bool:
-        registers = view[self.vm.vcpus[event.pcpu].registers]
+    def _allowed(self, cached: Cached, event: Access, view: View) -> bool:
+        registers = self._registers(event.pcpu, view)
         if registers.controls.mode is PagingMode.NONE:
             return event.gva >> 12 == gfn_of(event.pfn)
         # Mostly the tables say so as they are now; only if not, what they said matters.
         now = self.walks[event.pcpu].leaf(registers, event.gva, view.__getitem__)
         if now is not None and _serves(now, event, registers):
             return True
-        if held == Held():
+        if cached == UNCHANGED:
             return False
         read = partial(self._entry, view)
-        former = [registers._replace(controls=c) for c in (registers.controls, *held.controls)]
         return any(
-            _serves(leaf, event, then)
-            for then in former
-            for leaf in leaves(held.history, then, event.gva, read)
+            _serves(leaf, event, then) for leaf, then in cached.leaves(registers, event.gva, read)
         )
 
     def _entries(self, controls: Controls, view: View) -> dict[int, int]:
@@ -227,7 +189,7 @@ class Architecture(Monitor):
         return part_of(view[self.memory.word(gpa)], gpa, size)
 
     def _finding(self, event: Access, view: View) -> Finding:
-        registers = view[self.vm.vcpus[event.pcpu].registers]
+        registers = self._registers(event.pcpu, view)
         read = partial(self._entry, view)
         now = [
             f"gfn {gpa_to_gfn(Gpa(leaf.gpa)):#x} {describe_rights(leaf.rights)}"

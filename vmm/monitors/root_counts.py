@@ -24,7 +24,7 @@ class RootCounts(Audit):
 
     def __init__(self, vm: Vm) -> None:
         self.pages = vm.mmu.cache.pages
-        self.roots = tuple(vcpu.root for vcpu in vm.vcpus)
+        self.roots = tuple(root for vcpu in vm.vcpus for root in vcpu.roots)
 
     def watched(self) -> tuple[Cell[Any], ...]:
         return (*self.roots, *(page.root_count for page in self.pages))

@@ -31,6 +31,7 @@ from vmm.hw.events import RegistersWritten
 from vmm.hw.paging import Controls, PagingMode, pdptes_valid
 
 if TYPE_CHECKING:
+    from vmm.hw.paging import PagingRegisters
     from vmm.vcpu.run_loop import RunLoop
     from vmm.vcpu.vcpu import Vcpu
 
@@ -45,6 +46,12 @@ class ControlRegisters(ModelObject):
         """Load cr3; in PAE mode with the PDPTEs that lie there now."""
         await self.loop.leave(vcpu, "cr3 load")
         old = await vcpu.registers
+        return await self.load_cr3(vcpu, old, value)
+
+    async def load_cr3(
+        self, vcpu: Vcpu, old: PagingRegisters, value: int
+    ) -> GeneralProtection | None:
+        """The same, outside the guest, with the registers as they are."""
         if is_cr3_refused(value, old.controls):
             return GeneralProtection(value)
         written = RegistersWritten(vcpu.number, old, old._replace(cr3=value), mov_cr3=True)

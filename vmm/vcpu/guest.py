@@ -14,6 +14,7 @@ from vmm.engine.ops import fence, mark
 from vmm.engine.world import ModelObject
 from vmm.errors import UsageError
 from vmm.hw.access import AccessKind, GeneralProtection, GuestFault
+from vmm.hw.events import InvpcidType
 from vmm.hw.layout import WINDOW, Page
 from vmm.hw.memory import CACHE_LINE_BYTES, atomic_parts, cut
 from vmm.hw.paging import FORMATS
@@ -215,9 +216,26 @@ class Guest(ModelObject):
 
     async def mov_cr3(self, space: str | int) -> GeneralProtection | None:
         """Load cr3 with the root of a space, or with a value: an exit."""
-        root = self.vm.layout.roots
-        value = gfn_to_gpa(root[space]) if isinstance(space, str) else space
-        return await self.vm.control.mov_cr3(self.vcpu, value)
+        return await self.vm.control.mov_cr3(self.vcpu, self.cr3_of(space))
+
+    def cr3_of(self, space: str | int) -> int:
+        """The address of a space's root, or a value as it is."""
+        roots = self.vm.layout.roots
+        return gfn_to_gpa(roots[space]) if isinstance(space, str) else space
+
+    async def set_pcide(self, on: bool) -> GeneralProtection | None:
+        """MOV to CR4 with PCIDE changed: an exit."""
+        raise _missing("pcid")
+
+    async def load_pcid(
+        self, space: str | int, pcid: int, *, keeps: bool = False
+    ) -> GeneralProtection | None:
+        """MOV CR3 with a PCID; ``keeps``: bit 63, nothing need be invalidated. An exit."""
+        raise _missing("pcid")
+
+    async def invpcid(self, what: InvpcidType, *, pcid: int = 0, gva: int = 0) -> None:
+        """INVPCID: an exit."""
+        raise _missing("pcid")
 
     async def mov_cr0(
         self, *, pg: bool | None = None, wp: bool | None = None

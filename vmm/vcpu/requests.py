@@ -13,12 +13,15 @@ MMU_SYNC = 1 << 2
 """KVM_REQ_MMU_SYNC: bring the shadow below the root up to date (feature ``unsync``)."""
 STEAL_UPDATE = 1 << 3
 """KVM_REQ_STEAL_UPDATE: look at what the guest asked for meanwhile (feature ``pv-flush``)."""
+TLB_FLUSH_CURRENT = 1 << 4
+"""KVM_REQ_TLB_FLUSH_CURRENT: drop what is cached of the PCID in use (feature ``pcid``)."""
 
 REQUESTS = {
     TLB_FLUSH: "TLB_FLUSH",
     MMU_RELOAD: "MMU_RELOAD",
     MMU_SYNC: "MMU_SYNC",
     STEAL_UPDATE: "STEAL_UPDATE",
+    TLB_FLUSH_CURRENT: "TLB_FLUSH_CURRENT",
 }
 
 

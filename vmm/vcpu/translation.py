@@ -42,15 +42,17 @@ async def look_up(vcpu: Vcpu, boundary: Boundary, gva: Gva, kind: AccessKind) ->
     usable = entry is not None and grants(entry.rights, kind, controls)
     if entry is not None and usable and await choose(2) == 0:
         return Translation(Pfn(entry.pfn), cached=True)
-    walked = await walk(vcpu, boundary.root, gva, kind, controls)
+    walked = await walk(vcpu, boundary, gva, kind, controls)
     return None if walked is None else Translation(Pfn(walked.pfn), cached=False)
 
 
 async def walk(
-    vcpu: Vcpu, root: Root, gva: Gva, kind: AccessKind, controls: Controls
+    vcpu: Vcpu, boundary: Boundary, gva: Gva, kind: AccessKind, controls: Controls
 ) -> TlbEntry | None:
     """The processor's walk of the shadow. The pae_root was loaded on entry, as PDPTEs are."""
+    root: Root = boundary.root
     start = root.page(gva)
     if start == NO_PAGE:
         return None
-    return await vcpu.pcpu.walk(root.level, vcpu.mmu.cache.pages[start].pfn, gva, kind, controls)
+    table = vcpu.mmu.cache.pages[start].pfn
+    return await vcpu.pcpu.walk(root.level, table, gva, kind, controls, root.pcid)

@@ -78,6 +78,8 @@ class Vcpu(ModelObject):
         self.root: Cell[Root] = world.cell(
             f"root of v{number}", NO_ROOT, marked=True, buffered=False, format=_format_root
         )
+        self.roots: tuple[Cell[Any], ...] = (self.root,)
+        """Cells whose ``pages`` are roots that this vCPU uses or keeps."""
         self.last_pt_write: Cell[LastPtWrite] = world.cell(
             f"last pt write of v{number}", LastPtWrite(0, 0), observable=False, buffered=False
         )
