@@ -19,6 +19,8 @@ PS = 1 << 7
 """Page size: this entry at level 2 or 3 is a leaf."""
 G = 1 << 8
 """Global; leaves only."""
+RESERVED = 1 << 51
+"""In an spte: above the addresses of the model's processors, so every walk ends there."""
 MMIO = 1 << 9
 """Software's, in a shadow leaf that is not present: its frame has no memory."""
 NX = 1 << 63
@@ -72,4 +74,6 @@ def format_spte(entry: int) -> str:
     """A shadow entry for a reader."""
     if not entry & P:
         return f"MMIO gfn {frame_of(entry):#x}" if entry & MMIO else "not present"
+    if entry & RESERVED:
+        return f"tracked pfn {frame_of(entry & ~RESERVED):#x} {describe_rights(entry)}"
     return f"pfn {frame_of(entry):#x} {describe_rights(entry)}"

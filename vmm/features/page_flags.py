@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 Gfns = tuple[int, ...]
 
 
+class PageAgeing(Event, frozen=True):
+    """The host asks whether a page was used; what happens from here on may be told or not."""
+
+    gfn: Gfn
+
+
 class PageAged(Event, frozen=True):
     """The host asked whether a page was used, and was told."""
 
@@ -109,11 +115,15 @@ class Host(notifier.Host):
     async def age(self, gfn: int) -> bool:
         """Whether the guest used a frame since it was last asked (clear_flush_young)."""
         mmu, frame = self.vm.mmu, Gfn(gfn)
+        flags = slots_of(mmu).flags
         async with mmu.lock:
-            mapped = await mmu.zap.zap_leaves(None, frame)
-            return await slots_of(mmu).flags.update(
-                _take_accessed, frame, mapped, event=partial(_aged, frame)
-            )
+            await flags.read(event=PageAgeing(frame))
+            used = await self.age_sptes(frame)
+            return await flags.update(_take_accessed, frame, used, event=partial(_aged, frame))
+
+    async def age_sptes(self, gfn: Gfn) -> bool:
+        """Whether an spte says that a page was used; none does any more. Holds: mmu_lock."""
+        return await self.vm.mmu.zap.zap_leaves(None, gfn)
 
     async def free(self, pfn: Pfn | None) -> bool:
         """Write a page to disk if it is dirty, and give it back."""
@@ -155,8 +165,8 @@ def _set(flags: PageFlags, gfn: int, accessed: bool, dirty: bool) -> tuple[PageF
     return flags, None
 
 
-def _take_accessed(flags: PageFlags, gfn: int, mapped: bool) -> tuple[PageFlags, bool]:
-    young = mapped or gfn in flags.accessed
+def _take_accessed(flags: PageFlags, gfn: int, used: bool) -> tuple[PageFlags, bool]:
+    young = used or gfn in flags.accessed
     return flags._replace(accessed=_without(flags.accessed, gfn)), young
 
 

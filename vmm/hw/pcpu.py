@@ -23,7 +23,7 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vmm.bits import P, U, W, combine, frame_of
+from vmm.bits import RESERVED, P, U, W, combine, frame_of
 from vmm.engine.ops import atomically, choose, observe
 from vmm.engine.world import ModelObject, World
 from vmm.hw import tlb as tlbs
@@ -312,7 +312,7 @@ def _fill_from(
     controls: Controls,
 ) -> tuple[tuple[Tlb], TlbEntry | None]:
     rights = combine(rights, entry)
-    if not entry & P or not grants(rights, kind, controls):
+    if not entry & P or entry & RESERVED or not grants(rights, kind, controls):
         return (tlb,), None
     filled = TlbEntry(*place, frame_of(entry), rights)
     return (tlbs.fill(tlb, filled),), filled

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from vmm.engine.events import Event
 from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
 from vmm.engine.world import World
-from vmm.features.page_flags import Memslots, PageAged
+from vmm.features.page_flags import Memslots, PageAged, PageAgeing
 from vmm.hw.events import Access
 from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
@@ -14,26 +16,36 @@ from vmm.vcpu.vcpu import Vm
 Gfns = tuple[int, ...]
 
 
+class State(NamedTuple):
+    """``used``: frames that were used since they were aged; ``asked``: those being aged now."""
+
+    used: Gfns = ()
+    asked: Gfns = ()
+
+
 class LostAccessed(Monitor):
-    """The state is the frames that were used since they were aged."""
+    """Uses while a page is being aged may be told or not: a TLB may serve them for a while yet."""
 
     name = "accessed/lost"
-    events = (Access, PageAged)
+    events = (Access, PageAgeing, PageAged)
 
     def __init__(self, slots: Memslots) -> None:
         self.slots = slots
 
-    def initial(self) -> Gfns:
-        return ()
+    def initial(self) -> State:
+        return State()
 
-    def on_event(self, state: Gfns, event: Event, step: Step, view: View) -> Verdict:
+    def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn) if (gfn := gfn_of(pfn)) not in state:
-                return tuple(sorted((*state, gfn))), ()
-            case PageAged(gfn, young) if gfn in state:
-                left = tuple([other for other in state if other != gfn])
-                return left, () if young else (self._finding(gfn),)
+            case Access(_, _, pfn) if (gfn := gfn_of(pfn)) not in state.used:
+                return state._replace(used=tuple(sorted((*state.used, gfn)))), ()
+            case PageAgeing(gfn) if gfn in state.used:
+                return state._replace(asked=tuple(sorted((*state.asked, gfn)))), ()
+            case PageAged(gfn, young):
+                left = State(_without(state.used, gfn), _without(state.asked, gfn))
+                lost = gfn in state.asked and not young
+                return left, (self._finding(gfn),) if lost else ()
         return state, ()
 
     def _finding(self, gfn: int) -> Finding:
@@ -44,6 +56,10 @@ class LostAccessed(Monitor):
             self.slots.flags.name,
             f"rmap of gfn {gfn:#x}",
         )
+
+
+def _without(gfns: Gfns, gfn: int) -> Gfns:
+    return tuple([other for other in gfns if other != gfn])
 
 
 def _build(world: World, vm: Vm | None) -> LostAccessed | None:
