@@ -3,6 +3,8 @@
 Two cells have a lock each: one is fully guarded, the other write guarded. Inside ``async with`` the
 programs mostly use what that lock guards, outside mostly the third cell; now and then they break
 the rule. Some locked blocks go round for ever over a guarded cell until somebody changes another.
+In sharing worlds the first lock is a readers-writer lock; one of its cells may be stored to while
+it is shared, by who has the second lock, too.
 """
 
 from random import Random
@@ -11,6 +13,7 @@ from typing import Any
 from tests.search.random_worlds import BACKGROUND, HELPERS, _Author, function
 from vmm.engine import ops
 from vmm.engine.cells import Guard
+from vmm.engine.rwlock import make_rwlock
 from vmm.engine.task import TaskKind
 from vmm.engine.world import World
 
@@ -108,6 +111,76 @@ def guarded_world(seed: int) -> tuple[World, str]:
         ),
         "locks": locks,
         "sparse": world.array("sparse", 0, content={1: 2}, guard=Guard.FULL, lock=locks[0]),
+        **{n: getattr(ops, n) for n in ("atomically", "choose", "fence", "mark", "wait_until")},
+    }
+    exec(compile(text, f"<{world.name}>", "exec"), scope)
+    world.goals = ("goal 0", "goal 1")
+    for number, kind in enumerate(kinds):
+        world.task(f"task {number}", scope[f"task_{number}"], kind=kind)
+    return world, text
+
+
+class _Sharing(_Careful):
+    """Shares the first lock now and then: reads what it guards, and stores under the second."""
+
+    shared = False
+
+    def locked(self) -> str:
+        if self.held or self.random.random() < 0.5:
+            return super().locked() if not self.shared else self.stored_to()
+        self.held.append(0)
+        self.shared = True
+        body = self.block()
+        self.shared = False
+        self.held.pop()
+        return f"await locks[0].acquire_shared()\n{body}\nawait locks[0].release_shared()"
+
+    def stored_to(self) -> str:
+        """A critical section of the second lock, while the first one is shared."""
+        store = self.pick("await both.set((await both + 1) % 3)", "x = await both")
+        return f"async with locks[1]:\n    {store}"
+
+    def write(self) -> str:
+        if not self.shared or (self.slips and not self.random.randrange(self.slips)):
+            return self.pick(super().write(), super().write(), "await both.set(y)")
+        return self.pick(f"x = await {self.cell()}", f"await {FREE}.set(x)", self.stored_to())
+
+    nested = (  # type: ignore[assignment]
+        _Author.branch,
+        locked,
+        locked,
+        locked,
+        _Author.loop,
+    )
+    flat = (_Author.read, write, write, write, _Author.other)  # type: ignore[assignment]
+
+
+def sharing_world(seed: int) -> tuple[World, str]:
+    """A world with a readers-writer lock, and its source."""
+    random = Random(f"sharing {seed}")
+    tasks = random.choice((2, 2, 3))
+    slips = random.choice((0, 0, 0, 12, 5))
+    sources, kinds = [HELPERS], []
+    for number in range(tasks):
+        author = _Sharing(random, random.randint(5, 9) if tasks == 2 else 4, slips)
+        body = f"x = {number}\ny = 0\n{author.locked()}\n{author.block()}"
+        sources.append(function(number, body))
+        kinds.append(TaskKind.FOREGROUND)
+    text = "\n\n".join(sources)
+    world = World(f"sharing {seed}")
+    first = make_rwlock(world, "lock0")
+    locks = (first, world.lock("lock1", inside=(first,)))
+    both = world.cell("both", 0, guard=Guard.FULL, lock=first)
+    both.shared_with = (locks[1],)
+    scope: dict[str, Any] = {
+        "c": (
+            world.cell("c0", 0, guard=Guard.FULL, lock=first),
+            world.cell("c1", 0, guard=Guard.WRITE, lock=locks[1]),
+            world.cell("c2", 0),
+        ),
+        "both": both,
+        "locks": locks,
+        "sparse": world.array("sparse", 0, content={1: 2}, guard=Guard.FULL, lock=first),
         **{n: getattr(ops, n) for n in ("atomically", "choose", "fence", "mark", "wait_until")},
     }
     exec(compile(text, f"<{world.name}>", "exec"), scope)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.search.guarded_worlds import guarded_world
+from tests.search.guarded_worlds import guarded_world, sharing_world
 from tests.search.random_worlds import random_world
 from tests.search.test_exhaustive import FILES, QUICK, judged, replays, small, told
 from vmm.engine.cells import Cell, Guard
@@ -18,10 +18,12 @@ from vmm.engine.task import Task, TaskKind
 from vmm.engine.world import ModelObject, World
 from vmm.scenario.experiment import prepare
 from vmm.scenario.loading import load
+from vmm.search import exhaustive, reference
 from vmm.search.exhaustive import search
 from vmm.search.result import Result, Verdict
 
 SEEDS = range(24)
+SHARING_SEEDS = range(8)
 
 
 def contents(result: Result) -> Counter[str]:
@@ -31,9 +33,9 @@ def contents(result: Result) -> Counter[str]:
 # --- random worlds ---
 
 
-def compare_random(seed: int) -> tuple[int, int]:
+def compare_random(seed: int, *makes: Callable[[int], tuple[World, str]]) -> tuple[int, int]:
     """All that may not depend on the reduction does not; gives the states without and with it."""
-    for make in (random_world, guarded_world):
+    for make in makes:
         world, source = make(seed)
         hint = f"seed {seed}\n{source}"
         full = search(world, monitors=False, stop_at_first=False)
@@ -62,14 +64,28 @@ def compare_random(seed: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("first", range(0, len(SEEDS), 12))
 def test_random_worlds(first: int) -> None:
-    states = [compare_random(seed) for seed in range(first, first + 12)]
+    seeds = range(first, first + 12)
+    states = [compare_random(seed, random_world, guarded_world) for seed in seeds]
     assert any(reduced < full for full, reduced in states)
+
+
+def test_random_worlds_with_a_readers_writer_lock() -> None:
+    states = [compare_random(seed, sharing_world) for seed in SHARING_SEEDS]
+    assert any(reduced < full for full, reduced in states)
+    for seed in SHARING_SEEDS:
+        slow, fast = [
+            made.search(sharing_world(seed)[0], monitors=False, stop_at_first=False)
+            for made in (reference, exhaustive)
+        ]
+        assert told(fast) == told(slow), sharing_world(seed)[1]
 
 
 @pytest.mark.slow
 def test_many_random_worlds() -> None:
     for seed in range(SEEDS.stop, 2000):
-        compare_random(seed)
+        compare_random(seed, random_world, guarded_world)
+    for seed in range(SHARING_SEEDS.stop, 400):
+        compare_random(seed, sharing_world)
 
 
 # --- calibration and scenarios ---

@@ -9,8 +9,8 @@
     free, or serves another table by now
 
 One vCPU suffices if its own pages are the oldest. The rule is that recycling is over before the
-descent begins, under the same exclusive lock. Derived from it: 2022 broke it in another way, two
-vCPUs recycled at once with the lock held for reading (CVE-2022-45869).
+descent begins, under the same exclusive lock. In 2022 it was broken in another way
+(``recycle-shared-lock``).
 """
 
 from __future__ import annotations

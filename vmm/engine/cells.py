@@ -56,6 +56,7 @@ class Cell(Generic[V]):
         "name",
         "observable",
         "read_op",
+        "shared_with",
         "tag",
     )
 
@@ -81,6 +82,8 @@ class Cell(Generic[V]):
         self.observable = observable
         self.buffered = buffered and guard is not Guard.FULL
         self.format = format
+        self.shared_with: tuple[Lock, ...] | None = None
+        """Who shares ``lock`` may store to the cell if it has all these too; None: it may not."""
         self.array: CellArray[Any, V] | None = None
         self.key: Hashable = None
         # The name, not the index, goes into digests: sparse cells are numbered by first touch.
@@ -132,12 +135,16 @@ class Lock(Cell[int]):
         inside: tuple[Lock, ...] = (),
         outside: tuple[Lock, ...] = (),
     ) -> None:
-        super().__init__(name, 0, index, marked=True, observable=False, format=_format_owner)
+        super().__init__(name, 0, index, marked=True, observable=False, format=self._format)
         self.inside = inside
         self.outside = outside
         self.release_event = release_event
         self.acquire_op = ops.Acquire(self)
         self.release_op = ops.Release(self, release_event)
+
+    def holders(self, value: int) -> tuple[int, ...]:
+        """The tasks that have the lock when this is its value."""
+        return (value - 1,) if value else ()
 
     def acquire(self) -> Trap[None]:
         """Take the lock; disabled while anyone holds it."""
@@ -155,9 +162,9 @@ class Lock(Cell[int]):
         if exc[0] is None:
             await ops.trap(self.release_op)
 
-
-def _format_owner(owner: int) -> str:
-    return "free" if not owner else f"held by task {owner - 1}"
+    def _format(self, value: int) -> str:
+        held = "held by task" if value > 0 else "shared by task"
+        return " and ".join([f"{held} {task}" for task in self.holders(value)]) or "free"
 
 
 class CellArray(Generic[K, V]):

@@ -198,7 +198,7 @@ class Acquire(Op, eq=False, gc=False):
     event: EventSpec = None
 
     def holders(self, value: Any) -> tuple[int, ...]:
-        return (value - 1,) if value else ()
+        return self.cell.holders(value)
 
     def enabled(self, memory: Any, task: int) -> bool:
         del task

@@ -127,8 +127,12 @@ class Shadowing(shadowing.Shadowing):
         """Mark the links to a page; where there was a mark already, all above is marked too."""
         for ref in await page.parents:
             parent = unsync_page(self.mmu.cache.pages[ref.page])
-            if await parent.unsync_children.update(_add_index, ref.index):
+            if await self.add_mark(parent, ref.index):
                 await self.mark_parents(parent)
+
+    async def add_mark(self, parent: ShadowPage, index: int) -> bool:
+        """Mark a link of a page; whether the page had no mark before."""
+        return await parent.unsync_children.update(_add_index, index)
 
     # --- back in sync ---
 

@@ -22,6 +22,7 @@ from vmm.mmu.spte import SetSpte
 from vmm.mmu.zap import Zap
 
 if TYPE_CHECKING:
+    from vmm.engine.cells import Lock
     from vmm.hw.memory import Memory
     from vmm.mmu.api import Flusher
 
@@ -65,7 +66,7 @@ class ShadowMmu(ModelObject):
         refill: int,
     ) -> None:
         self.release_events = (AuditPoint(f"{self.lock_name} released"),)
-        self.lock = world.lock(self.lock_name, release_event=self.release_events)
+        self.lock = self.make_lock(world)
         self.memory = memory
         self.cache: PageCache = classes["PageCache"](
             world, self.lock, pages, page_class=classes["ShadowPage"]
@@ -82,6 +83,10 @@ class ShadowMmu(ModelObject):
         self.pte_write: PteWrite = classes["PteWrite"](self)
         self.emulator: Emulator = classes["Emulator"](self)
         self.flusher: Flusher
+
+    def make_lock(self, world: World) -> Lock:
+        """Make the lock that guards all this."""
+        return world.lock(self.lock_name, release_event=self.release_events)
 
     def connect(self, flusher: Flusher) -> None:
         """Say who flushes TLBs; once, before the world is frozen."""

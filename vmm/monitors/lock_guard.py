@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from vmm.engine.cells import Cell, Guard
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Cas, Op
+from vmm.engine.rwlock import may_touch
 from vmm.engine.task import Task
-from vmm.engine.tso import Drain, seen_by
+from vmm.engine.tso import Drain, bare, seen_by
 from vmm.engine.world import World
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
@@ -31,16 +33,15 @@ class LockGuard(Monitor):
             lock = cell.lock
             if lock is None:
                 continue
-            owner = seen_by(task, lock, view)
-            if owner == task.index + 1:
+            stores = cell in op.written and not isinstance(bare(op), Cas)
+            if may_touch(cell, task.index, partial(seen_by, task, view=view), stores=stores):
                 continue
-            stores = cell in op.written and not isinstance(op, Cas)
             if cell.guard is Guard.FULL or (cell.guard is Guard.WRITE and stores):
                 found.append(
                     SPEC.finding(
                         "lock/unguarded",
                         f"{task.name} is about to {op.describe()} without {lock.name}, "
-                        f"which is {lock.format(owner)}",
+                        f"which is {lock.format(seen_by(task, lock, view))}",
                         cell.name,
                         lock.name,
                     )
@@ -54,8 +55,11 @@ def _build(world: World, vm: Vm | None) -> LockGuard | None:
 
 
 SPEC = Oracle(
-    title="guarded cells are touched only by the holder of their lock",
+    title="guarded cells are touched only by who has their lock",
     source="Documentation/virt/kvm/locking.rst; Savage et al., Eraser (1997)",
-    rule="a guarded cell is accessed, and a write-guarded one stored to, only under its lock",
+    rule=(
+        "a guarded cell is accessed, and a write-guarded one stored to, only under its lock; where "
+        "that is shared, a cell is stored to only with the further locks that it names"
+    ),
     build=_build,
 )

@@ -47,7 +47,7 @@ class LockOrder(Monitor):
                     held.name,
                 )
                 for held in self.after[op.cell]
-                if seen_by(task, held, view) == task.index + 1
+                if task.index in held.holders(seen_by(task, held, view))
             ]
         )
 

@@ -70,11 +70,12 @@ class UnsyncMarks(Audit):
             parent = self.pages[ref.page]
             if ref.index not in view[parent.unsync_children]:
                 what = "is unsync" if unsync else "leads to unsync pages"
-                found.append(self._finding(page, f"{what}, but {ref} above it is not marked"))
+                what = f"{what}, but {ref} above it is not marked"
+                found.append(self._finding(page, what, parent.unsync_children.name))
         return found
 
-    def _finding(self, page: ShadowPage, what: str) -> Finding:
-        cells = (page.unsync.name, page.unsync_children.name, page.parents.name)
+    def _finding(self, page: ShadowPage, what: str, *others: str) -> Finding:
+        cells = (page.unsync.name, page.unsync_children.name, page.parents.name, *others)
         return SPEC.finding("audit/unsync-marks", f"sp{page.number} {what}", *cells)
 
 

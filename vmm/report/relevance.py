@@ -15,6 +15,7 @@ import msgspec
 from vmm.engine.events import AuditPoint, Event, Goal
 from vmm.engine.monitor import Finding
 from vmm.engine.ops import Acquire, Cas, Op, Release
+from vmm.engine.rwlock import AcquireShared
 from vmm.engine.trace import TraceStep
 from vmm.engine.tso import bare
 
@@ -79,11 +80,15 @@ def _accesses(trace: Sequence[TraceStep]) -> dict[str, list[_Access]]:
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A lock held by a task from one index to another; no end if it was never given back."""
+    """A lock held by a task from one index to another; no end if it was never given back.
+
+    ``alone``: it was not shared.
+    """
 
     task: int
     start: int
     end: int | None
+    alone: bool
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -96,23 +101,26 @@ class _Section:
 
 
 def _critical_sections(trace: Sequence[TraceStep]) -> list[_Section]:
-    held: dict[tuple[int, str], int] = {}
+    held: dict[tuple[int, str], tuple[int, bool]] = {}
     sections = []
     for index, step in enumerate(trace):
         task = step.task.index
         op = bare(step.op)
         if isinstance(op, Acquire):
-            held[task, op.cell.name] = index
+            held[task, op.cell.name] = index, not isinstance(op, AcquireShared)
         elif isinstance(op, Release):
-            start = held.pop((task, op.cell.name), index)
-            sections.append(_Section(task, start, index))
-    return sections + [_Section(task, start, None) for (task, _), start in held.items()]
+            start, alone = held.pop((task, op.cell.name), (index, True))
+            sections.append(_Section(task, start, index, alone))
+    return sections + [_Section(task, at, None, alone) for (task, _), (at, alone) in held.items()]
 
 
 def _is_locked(read: _Access, write: _Access, sections: Sequence[_Section]) -> bool:
-    """Whether one task did both while it held some lock."""
+    """Whether one task did both while it held some lock alone."""
     return read.task == write.task and any(
-        s.task == read.task and s.start < read.index and (s.end is None or write.index < s.end)
+        s.alone
+        and s.task == read.task
+        and s.start < read.index
+        and (s.end is None or write.index < s.end)
         for s in sections
     )
 

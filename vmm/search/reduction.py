@@ -7,7 +7,9 @@
     release lock
 
 An access may be run through if it carries no event, cannot block and has one way to come out, and
-each cell of it is fully guarded, or write guarded and only read, by a lock that the task holds.
+each cell of it is fully guarded, or write guarded and only read, by a lock that the task holds. A
+readers-writer lock that the task shares is enough for a read if nobody may store to the cell while
+the lock is shared, else if the task has the further locks that such stores take.
 Nothing that another task may do before the release depends on such an access. So a state in which
 one is pending is not kept: the task steps on at once. All else is a choice point: acquire, release,
 waits, choices, marks, steps with events, accesses to other cells.
@@ -38,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.engine.cells import Guard, Lock
 from vmm.engine.ops import Acquire, Atomically, Cas, Observe, Read, Release, Update, Write
+from vmm.engine.rwlock import may_touch
 from vmm.engine.task import TaskKind
 
 if TYPE_CHECKING:
@@ -84,8 +87,16 @@ class Reduction:
             # No write-guarded cell is written on the way, so that nobody can tell there.
             if cell.guard is not Guard.FULL or cell.lock is None or self._is_exposed(cell):
                 continue
-            if view[cell.lock] not in (0, task + 1):
+            if self._others_hold(cell, task, view):
                 self._expose(cell)
+
+    def _others_hold(self, cell: Cell[Any], task: int, view: RecordingView) -> bool:
+        """Whether another task may be in the middle of accesses to a guarded cell."""
+        assert cell.lock is not None
+        value = view[cell.lock]
+        if value >= 0 or cell.shared_with is None:
+            return bool(value > 0 and value != task + 1)
+        return any(view[lock] not in (0, task + 1) for lock in cell.shared_with)
 
     def is_steady(self, view: RecordingView, task: int, op: Op) -> bool:
         """Whether all that monitors looked at when ``task`` published ``op`` is its own.
@@ -125,10 +136,13 @@ class Reduction:
         return True
 
     def _holds(self, task: int, op: Op, cell: Cell[Any], view: View) -> bool:
-        """Whether the task holds the cell's lock; a cell whose guard is broken is exposed."""
+        """Whether the cell is the task's own meanwhile; one whose guard is broken is exposed."""
         if cell.lock is None:
             return False
-        holds: bool = view[cell.lock] == task + 1
+        # What may be stored to under a shared lock alone is nobody's.
+        alone = cell.shared_with != () or view[cell.lock] == task + 1
+        stores = cell in op.written
+        holds: bool = alone and may_touch(cell, task, view.__getitem__, stores=stores)
         if not holds and (cell.guard is Guard.FULL or cell in op.written):
             self._expose(cell)
         return holds
@@ -145,4 +159,6 @@ class Reduction:
 
 
 def _parts(cell: Cell[Any]) -> tuple[Exposed, ...]:
-    return (cell,) if cell.lock is None else (cell, cell.lock)
+    if cell.lock is None:
+        return (cell,)
+    return (cell, cell.lock, *(cell.shared_with or ()))
