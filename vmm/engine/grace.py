@@ -36,13 +36,15 @@ if TYPE_CHECKING:
 
 Inside = tuple[int, ...]
 """Tasks in a read section, by number, each as often as it is inside."""
+NOBODY: tuple[Inside, Inside] = ((), ())
+"""Nobody under either index."""
 
 
 class Readers(NamedTuple):
     """``current``: the index that new readers are counted under. ``inside``: who is, by index."""
 
     current: int = 0
-    inside: tuple[Inside, Inside] = ((), ())
+    inside: tuple[Inside, Inside] = NOBODY
 
     def with_inside(self, index: int, tasks: Inside) -> Readers:
         """The same with other readers under one index."""

@@ -59,13 +59,22 @@ class PageFault(fault.PageFault):
     ) -> FaultResult | GuestFault:
         """A spurious fault ends here."""
         assert isinstance(vcpu, Vcpu)
-        await self.walk_begin(vcpu)
-        leaf = await self.walk_lockless(vcpu, gva)
-        result = None if leaf is None else await self.fix_lockless(vcpu, leaf, gva, kind)
-        await self.walk_end(vcpu)
+        result = await self.look_protected(vcpu, gva, kind)
         if result is not None:
             return result
         return await super().page_fault(vcpu, gva, kind)
+
+    async def look_protected(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> FaultResult | None:
+        """What the fault comes to, if the shadow tells; no page is freed meanwhile."""
+        await self.walk_begin(vcpu)
+        result = await self.look(vcpu, gva, kind)
+        await self.walk_end(vcpu)
+        return result
+
+    async def look(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> FaultResult | None:
+        """Walk, and fix what can be fixed without the lock."""
+        leaf = await self.walk_lockless(vcpu, gva)
+        return None if leaf is None else await self.fix_lockless(vcpu, leaf, gva, kind)
 
     async def fix_lockless(
         self, vcpu: Vcpu, leaf: LocklessLeaf, gva: Gva, kind: AccessKind
