@@ -32,6 +32,7 @@ class Bug:
     seen: str = ""
     cve: str = ""
     scenario: str = ""
+    points: tuple[str, ...] = ()
 
     @property
     def historical(self) -> bool:
