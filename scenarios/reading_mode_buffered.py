@@ -14,7 +14,7 @@ LEAF_TABLE = 0x13
 """Of space A: tables lie from frame 0x10 up, the root first."""
 
 SCENARIO = Scenario(
-    title="a table is zapped while a vCPU reads the shadow, which its store buffer does not say yet",
+    title="a table is zapped while a vCPU walks, which only its store buffer knows",
     source="KVM c142786c6291 (2012)",
     machine=MachineConfig(
         spaces={"A": {DATA: page(2), OTHER: page(3)}},

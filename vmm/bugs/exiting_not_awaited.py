@@ -32,7 +32,7 @@ SPEC = Bug(
     title="a flush does not wait for a vCPU that somebody has kicked",
     source="a mutant; KVM 6b7e2d0991 (2.6.39): EXITING spares a kick, not a wait",
     points=("S37",),
-    caught_by=("audit/write-protection", "architecture/translation", "isolation/page-given-back"),
+    caught_by=("isolation/page-given-back",),
     needs=("vcpu-mode",),
     scenario="early-request-check",
 )

@@ -30,6 +30,6 @@ SPEC = Bug(
     title="a request that is made while the one before is served is lost",
     source="a mutant; vcpu-requests.rst (kvm_check_request clears first)",
     points=("S34",),
-    caught_by=("audit/write-protection", "architecture/translation", "isolation/page-given-back"),
+    caught_by=("audit/write-protection",),
     scenario="remote-flush-missing",
 )

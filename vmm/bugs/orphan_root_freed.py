@@ -37,7 +37,7 @@ SPEC = Bug(
     title="an orphan is freed though it is the root of a vCPU",
     source="a mutant; the recursion of KVM 5.10, without root_count",
     points=("S16",),
-    caught_by=("audit/root-counts", "audit/free-page-clean", "isolation/page-given-back"),
+    caught_by=("audit/free-page-clean",),
     needs=("orphan-zap",),
     scenario="zapscape",
 )

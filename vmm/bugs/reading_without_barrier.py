@@ -29,6 +29,6 @@ SPEC = Bug(
     title="a lockless walk begins before its mode can be seen",
     source="a mutant; KVM c142786c62 (3.5): smp_store_mb",
     points=("S38",),
-    caught_by=("lifetime/freed-under-walk", "isolation/page-given-back"),
+    caught_by=("lifetime/freed-under-walk",),
     needs=("lockless-walk",),
 )

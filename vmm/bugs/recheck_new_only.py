@@ -34,7 +34,7 @@ SPEC = Bug(
     year=2008,
     fix="f7d9c7b7b902",
     source="KVM f7d9c7b7b902 (2.6.25): what 7819026eef had left open",
-    caught_by=("audit/spte-agrees", "architecture/translation"),
+    caught_by=("audit/spte-agrees",),
     seen="an SMP guest reads through a mapping that it has replaced, for good",
     scenario="januscape",
 )

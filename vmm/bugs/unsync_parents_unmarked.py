@@ -26,7 +26,7 @@ SPEC = Bug(
     title="the pages above an unsync page are not marked",
     source="a mutant; KVM 0074ff63eb (2.6.28) marks them",
     points=("S48",),
-    caught_by=("architecture/translation", "audit/unsync-marks"),
+    caught_by=("audit/unsync-marks",),
     needs=("unsync",),
     scenario="unsync",
 )

@@ -32,7 +32,7 @@ SPEC = Bug(
     title="a lockless walk may be interrupted",
     source="a mutant; KVM c142786c62 (3.5): local_irq_disable",
     points=("S39",),
-    caught_by=("lifetime/freed-under-walk", "isolation/page-given-back"),
+    caught_by=("lifetime/freed-under-walk",),
     needs=("lockless-walk",),
     scenario="lockless-walk-free",
 )
