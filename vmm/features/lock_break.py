@@ -20,8 +20,8 @@ Faults stay out of the range meanwhile: the count of the notifier is up.
 Departs from KVM: the lock is always released between two frames, not only when somebody waits, so
 each is flushed by itself.
 
-Source: KVM 6.13 ("Honor NEED_RESCHED when zapping rmaps and blocking is allowed", 2024); the loop
-with its flush is older (zapping a range of gfns, 2015).
+Source: KVM, kvm_unmap_gfn_range honours NEED_RESCHED (2024; a doubt: the version, 6.13, is
+recalled); the loop with its flush is older (zapping a range of gfns, 2015).
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ both its parents and its root count.
 Departs from KVM: pages of PAE guests stay apart, whose entries have other reserved bits; KVM shares
 them, too, since its role only says how wide an entry is.
 
-Source: KVM 5b7e0102ae74 (2010, role.cr4_pae in place of glevels), 855feb673640 (2017, 5 levels).
+Source: KVM 855feb673640 (2017, 4.14, 5 levels); role.cr4_pae in place of glevels (2010; a doubt:
+the commit, 5b7e0102ae74, is recalled and was not confirmed).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def shared(role: Role) -> Role:
 
 SPEC = Feature(
     title="4-level and 5-level guests share shadow pages, roots among them",
-    source="KVM 5b7e0102ae74 (2.6.36), 855feb673640 (4.14)",
+    source="KVM 855feb673640 (4.14); role.cr4_pae (2010)",
     since="4.14",
     eras=("5.15", "2026"),
 )

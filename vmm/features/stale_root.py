@@ -16,7 +16,8 @@ looked at last before the descent: recycling may zap roots, too, that of this vC
 The role of a page below is that of the page above with another level and other rights; so is
 ``invalid``. A page made below an invalid one would be invalid from the start.
 
-Source: KVM a955cad84cda (2021, 5.16, is_page_fault_stale); roles after the parent's (2022, 5.19).
+Source: KVM a955cad84cda (2021, 5.16, is_page_fault_stale); roles after the parent's (2022; a doubt:
+the version, 5.19, is recalled).
 The order is that of 2abd5287f083 (2026), which put the recycling first.
 """
 
