@@ -10,6 +10,7 @@ import pytest
 from tests.hand import Bench, bench
 from tests.tiny import codes, exhausted, tiny
 from vmm.bits import A, D, G, P, U, W, make_entry
+from vmm.engine.events import Event
 from vmm.engine.world import World
 from vmm.errors import UsageError
 from vmm.features import pcid, unsync
@@ -127,8 +128,8 @@ def test_pcids_are_a_feature() -> None:
 class ForgetsKeptRoot(pcid.Shadowing):
     """INVLPG drops what lies below the root in use."""
 
-    async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
-        await unsync.Shadowing.invlpg(self, vcpu, gva)
+    async def invlpg(self, vcpu: VcpuState, gva: Gva, *events: Event) -> None:
+        await unsync.Shadowing.invlpg(self, vcpu, gva, *events)
 
 
 async def warms(cpu: Guest) -> None:

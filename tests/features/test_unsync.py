@@ -12,6 +12,7 @@ from vmm.bits import W, frame_of
 from vmm.engine.world import World
 from vmm.features import unsync
 from vmm.hw.access import GuestFault
+from vmm.hw.events import Invlpg, TlbFlush
 from vmm.hw.layout import REGION, page
 from vmm.mmu.api import EmulatedStore
 from vmm.units import Gfn, Gva
@@ -92,6 +93,14 @@ def test_invlpg_drops_one_spte_and_leaves_the_page_unsync() -> None:
     assert made.hand[shadow(made, TABLE).unsync]
     made.do(made.guest.load(DATA))
     assert frames(made) == [4, 3]
+
+
+def test_invlpg_counts_from_where_kvm_looks_at_the_shadow() -> None:
+    """What others store natively after that is as if it came after the INVLPG."""
+    made = running()
+    made.do(made.guest.invlpg(DATA))
+    told = [type(event) for event in made.hand.events if isinstance(event, Invlpg | TlbFlush)]
+    assert told[-2:] == [Invlpg, TlbFlush]
 
 
 def test_a_load_of_cr3_syncs_all() -> None:

@@ -9,6 +9,7 @@ uses the address: walks the old spte
 from __future__ import annotations
 
 from vmm.bugs import Bug
+from vmm.engine.events import Event
 from vmm.features import unsync
 from vmm.units import Gva
 from vmm.vcpu.vcpu import Vcpu
@@ -17,9 +18,9 @@ from vmm.vcpu.vcpu import Vcpu
 class RunLoop(unsync.RunLoop):
     """Invalidates what the processor has, not what KVM has."""
 
-    async def invalidate(self, vcpu: Vcpu, gva: Gva) -> None:
+    async def invalidate(self, vcpu: Vcpu, gva: Gva, *events: Event) -> None:
         """The right one drops the spte first."""
-        await vcpu.pcpu.invlpg(gva)
+        await vcpu.pcpu.invalidate(gva, *events)
 
 
 SPEC = Bug(

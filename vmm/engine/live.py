@@ -234,7 +234,9 @@ class Run:
     def judge_pending(self, number: int, op: Op) -> None:
         """Let the monitors look at an access that was just published."""
         assert self.oracles is not None
-        self._report(self.oracles.pending(self.tasks[number], op, self._view))
+        found = self.oracles.pending(self.tasks[number], op, self._view)
+        if found:
+            self._report(found)
 
     def ended(self, number: int) -> None:
         """Note that a task has run to its end."""

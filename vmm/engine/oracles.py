@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint, Event
@@ -81,10 +81,11 @@ class Oracles:
     def pending(self, task: Task, op: Op, view: View) -> list[Finding]:
         """Judge an access as it is published."""
         inner = bare(op)
-        judges: dict[Monitor, None] = {}
-        for cell in op.cells if inner is op else (*op.cells, *inner.cells):
-            for monitor in self._concerned(cell):
-                judges[monitor] = None
+        cells = op.cells if inner is op else (*op.cells, *inner.cells)
+        if len(cells) == 1:
+            judges: Iterable[Monitor] = self._concerned(cells[0])
+        else:
+            judges = dict.fromkeys([m for cell in cells for m in self._concerned(cell)])
         return [f for monitor in judges for f in monitor.on_pending(task, op, view)]
 
     def _concerned(self, cell: Cell[Any]) -> tuple[Monitor, ...]:

@@ -24,6 +24,7 @@ Source: KVM 90cb0529dd (2007), 171d595d3b3 (2008, flush under mmu_lock), 95d4c16
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from vmm.bits import P, W
@@ -149,7 +150,10 @@ def _format(gfns: Gfns) -> str:
 
 
 def _set_bit(gfns: Gfns, gfn: int) -> tuple[Gfns, None]:
-    return (gfns if gfn in gfns else tuple(sorted((*gfns, gfn)))), None
+    at = bisect_left(gfns, gfn)
+    if at < len(gfns) and gfns[at] == gfn:
+        return gfns, None
+    return (*gfns[:at], gfn, *gfns[at:]), None
 
 
 def _take(gfns: Gfns) -> tuple[Gfns, Gfns]:

@@ -57,6 +57,7 @@ from vmm.vcpu import vcpu as vcpus
 from vmm.vcpu.requests import MMU_SYNC, TLB_FLUSH_CURRENT
 
 if TYPE_CHECKING:
+    from vmm.engine.events import Event
     from vmm.engine.world import World
     from vmm.hw.paging import PagingRegisters
     from vmm.mmu.api import VcpuState
@@ -192,9 +193,9 @@ class Roots(roots.Roots):
 class Shadowing(unsync.Shadowing):
     """An invalidated page may be a global one."""
 
-    async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
+    async def invlpg(self, vcpu: VcpuState, gva: Gva, *events: Event) -> None:
         """Drop its spte below the kept root too."""
-        await super().invlpg(vcpu, gva)
+        await super().invlpg(vcpu, gva, *events)
         if await with_pcids(vcpu).kept != NOTHING:
             async with self.mmu.lock:
                 await self.invlpg_root(vcpu, (await with_pcids(vcpu).kept).root, gva)
@@ -266,8 +267,8 @@ class ControlRegisters(control.ControlRegisters):
         current = (await vcpu.registers).cr3 & PCID_MASK if await vcpu.pcide else 0
         done = Invpcid(vcpu.number, what, pcid, gva, current)
         if what is InvpcidType.ADDRESS:
-            await shadowing_of(vcpu.mmu).invlpg(vcpu, gva)
-            await vcpu.pcpu.invalidate(gva, done)
+            await shadowing_of(vcpu.mmu).invlpg(vcpu, gva, done)
+            await vcpu.pcpu.invalidate(gva)
             return
         await mark(done)
         if what is InvpcidType.PCID and await vcpu.pcide:

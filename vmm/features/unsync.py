@@ -51,6 +51,7 @@ from vmm.engine.events import Goal
 from vmm.features import Feature, mmu_reload
 from vmm.features.mmu_reload import take_request
 from vmm.hw.access import AccessKind, GuestFault
+from vmm.hw.events import Invlpg
 from vmm.hw.memory import part_of
 from vmm.mmu import fault, page_cache, roots, shadow_page, shadowing, zap
 from vmm.mmu.api import NO_PAGE, NO_ROOT, FaultResult, Root, ShadowPageSynced, ShadowPageUnsync
@@ -63,7 +64,7 @@ from vmm.vcpu.requests import MMU_SYNC
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell, CellArray, Lock
-    from vmm.engine.events import EventSpec
+    from vmm.engine.events import Event, EventSpec
     from vmm.engine.world import World
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
@@ -213,10 +214,14 @@ class Shadowing(shadowing.Shadowing):
         """Nobody else may find the rmap empty while a TLB still has what was dropped."""
         await self.mmu.flusher.flush_remote(me)
 
-    async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
-        """Drop the spte of ``gva`` if its page is unsync. Holds: nothing at the start."""
+    async def invlpg(self, vcpu: VcpuState, gva: Gva, *events: Event) -> None:
+        """Drop the spte of ``gva`` if its page is unsync. Holds: nothing at the start.
+
+        ``events``: what is invalidated counts as old from here on, since a page that is in sync
+        now may go out of sync as soon as the lock is released.
+        """
         async with self.mmu.lock:
-            await self.invlpg_root(vcpu, await vcpu.root, gva)
+            await self.invlpg_root(vcpu, await vcpu.root.read(event=events or None), gva)
 
     async def invlpg_root(self, vcpu: VcpuState, root: Root, gva: Gva) -> None:
         """The same below one root. Holds: mmu_lock."""
@@ -318,7 +323,7 @@ class RunLoop(mmu_reload.RunLoop):
     async def invlpg(self, vcpu: Vcpu, gva: Gva) -> None:
         """Drop the spte if it may be old, then the TLB entry."""
         await self.leave(vcpu, "invlpg")
-        await self.invalidate(vcpu, gva)
+        await self.invalidate(vcpu, gva, Invlpg(vcpu.number, gva))
 
     async def fault(self, vcpu: Vcpu, gva: Gva, kind: AccessKind) -> FaultResult | GuestFault:
         """A page fault of the guest's own invalidates its address."""
@@ -327,10 +332,10 @@ class RunLoop(mmu_reload.RunLoop):
             await self.invalidate(vcpu, gva)
         return answer
 
-    async def invalidate(self, vcpu: Vcpu, gva: Gva) -> None:
+    async def invalidate(self, vcpu: Vcpu, gva: Gva, *events: Event) -> None:
         """Make the next access to ``gva`` follow the guest's tables."""
-        await shadowing_of(vcpu.mmu).invlpg(vcpu, gva)
-        await vcpu.pcpu.invlpg(gva)
+        await shadowing_of(vcpu.mmu).invlpg(vcpu, gva, *events)
+        await vcpu.pcpu.invalidate(gva)
 
 
 def unsync_page(page: shadow_page.ShadowPage) -> ShadowPage:

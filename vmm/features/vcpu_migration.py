@@ -125,8 +125,8 @@ class CurrentPcpu(hw_pcpu.Pcpu):
     ) -> TlbEntry | None:
         return await (await self.here()).walk(top, root, gva, kind, controls, pcid)
 
-    async def invalidate(self, gva: Gva, event: Event) -> None:
-        await (await self.here()).invalidate(gva, event)
+    async def invalidate(self, gva: Gva, *events: Event) -> None:
+        await (await self.here()).invalidate(gva, *events)
 
     async def flush(self) -> None:
         await (await self.here()).flush()

@@ -227,10 +227,10 @@ class Pcpu(ModelObject):
         """
         await self.invalidate(gva, Invlpg(self.number, gva))
 
-    async def invalidate(self, gva: Gva, event: Event) -> None:
-        """Drop a page on behalf of the guest; ``event`` is what the guest did."""
+    async def invalidate(self, gva: Gva, *events: Event) -> None:
+        """Drop a page on behalf of the guest; ``events``: what the guest did, if it is now."""
         await self.drop_upper()
-        events = (TlbFlush(self.number), event)
+        events = (TlbFlush(self.number), *events)
         await self.tlb.update(_drop_page, self.vpid, page_number(gva), event=events)
 
     async def flush(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from vmm.engine.events import Event
 from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
 from vmm.engine.world import World
@@ -47,11 +49,11 @@ class DirtyLogExact(Monitor):
                 return (untold, telling, (*owed, (vcpu, gfn))), ()
             case Enter(vcpu) if any(debtor == vcpu for debtor, _ in owed):
                 owed = tuple([debt for debt in owed if debt[0] != vcpu])
-            case Access(_, _, pfn, True) if (gfn := gfn_of(pfn)) not in untold:
+            case Access(_, _, pfn, True) if not _holds(untold, gfn := gfn_of(pfn)):
                 untold = tuple(sorted((*untold, gfn)))
             case _:
                 return state, ()
-        known = (*telling, *view[self.slots.dirty], *[gfn for _, gfn in owed])
+        known = frozenset((*telling, *view[self.slots.dirty], *[gfn for _, gfn in owed]))
         lost = [gfn for gfn in untold if gfn not in known]
         return (untold, telling, owed), tuple([self._finding(gfn) for gfn in lost])
 
@@ -62,6 +64,12 @@ class DirtyLogExact(Monitor):
             self.slots.dirty.name,
             f"rmap of gfn {gfn:#x}",
         )
+
+
+def _holds(gfns: Gfns, gfn: int) -> bool:
+    """Whether sorted frames have one among them: long runs have thousands."""
+    at = bisect_left(gfns, gfn)
+    return at < len(gfns) and gfns[at] == gfn
 
 
 def _build(world: World, vm: Vm | None) -> DirtyLogExact | None:

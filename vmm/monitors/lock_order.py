@@ -15,8 +15,9 @@ too. Of two locks that have no order only a deadlock is found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from vmm.engine.cells import Lock
+from vmm.engine.cells import Cell, Lock
 from vmm.engine.monitor import Finding, Monitor, View
 from vmm.engine.ops import Acquire, Op
 from vmm.engine.task import Task
@@ -34,6 +35,9 @@ class LockOrder(Monitor):
 
     def __init__(self, before: Mapping[Lock, Sequence[Lock]]) -> None:
         self.after = {lock: [b for b in before if lock in before[b]] for lock in before}
+
+    def sees_access(self, cell: Cell[Any]) -> bool:
+        return isinstance(cell, Lock)
 
     def on_pending(self, task: Task, op: Op, view: View) -> tuple[Finding, ...]:
         if not isinstance(op, Acquire):

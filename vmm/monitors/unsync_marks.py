@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmm.bits import P, frame_of
 from vmm.engine.cells import Cell, CellArray
 from vmm.engine.monitor import Audit, Finding, View
 from vmm.engine.world import World
 from vmm.features.unsync import ShadowPage
 from vmm.mmu.shadow_page import Header
 from vmm.monitors import Oracle
+from vmm.units import Pfn
 from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ class UnsyncMarks(Audit):
 
     def __init__(self, pages: tuple[ShadowPage, ...]) -> None:
         self.pages = pages
+        self.in_frame = {page.pfn: page for page in pages}
         self.owners: dict[Cell[Any], ShadowPage] = {}
         for page in pages:
             cells: tuple[Cell[Any], ...] = (
@@ -53,11 +56,8 @@ class UnsyncMarks(Audit):
         return tuple([finding for page in pages for finding in self._page(page, view)])
 
     def _children(self, page: ShadowPage, view: View) -> list[ShadowPage]:
-        return [
-            child
-            for child in self.pages
-            if any(ref.page == page.number for ref in view[child.parents])
-        ]
+        links = [view[page[index]] for index in view[page.present]]
+        return [self.in_frame[Pfn(frame_of(link))] for link in links if link & P]
 
     def _page(self, page: ShadowPage, view: View) -> list[Finding]:
         found: list[Finding] = []
