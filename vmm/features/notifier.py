@@ -70,6 +70,11 @@ class Memslots(host_paging.Memslots):
         """Whether no invalidation is under way, nor was since the page was resolved."""
         return await self.count == 0 and await self.sequence == page.sequence
 
+    async def open_range(self, first: int, frames: int) -> None:
+        """An invalidation begins: faults retry until it is over. Holds: mmu_lock."""
+        del first, frames
+        await self.count.update(_add, 1)
+
     async def clear_entry(self, gfn: Gfn) -> Pfn | None:
         """Clear the host's own entry; gives the page that it held. Holds: nothing."""
         return await self.frames[gfn].update(_clear, gfn)
@@ -105,7 +110,7 @@ class Host(host_paging.Host):
     async def invalidate_start(self, first: int, frames: int) -> None:
         """From here on no fault maps a page, and no spte or TLB holds one of the range."""
         async with self.vm.mmu.lock:
-            await self._slots.count.update(_add, 1)
+            await self._slots.open_range(first, frames)
             await self.zap_range(first, frames)
 
     async def zap_range(self, first: int, frames: int) -> None:
