@@ -84,18 +84,18 @@ class Loops:
 
     def _timed(self, loop: Any) -> Callable[..., Any]:
         """Calls ``loop``; where that compiles it, or loads it, the time counts, but once only."""
-        counted = len(loop.signatures)
+        counted = len(loop.overloads)
 
         def call(*args: Any) -> Any:
             nonlocal counted
             started = time.perf_counter()
             result = loop(*args)
-            if len(loop.signatures) > counted:
+            if len(loop.overloads) > counted:
                 with self._lock:
-                    self.seconds += (len(loop.signatures) > counted) * (
+                    self.seconds += (len(loop.overloads) > counted) * (
                         time.perf_counter() - started
                     )
-                    counted = len(loop.signatures)
+                    counted = len(loop.overloads)
             return result
 
         return call
