@@ -272,10 +272,11 @@ class _Search:
         self.transitions += len(onward.moves)
         if self.reduction is not None:
             self.transitions += int(self.moves.through[onward.moves].sum())
-        bad = self.moves.found[onward.moves]
-        if bad.any():
-            self.note_bad(onward, bad, base)
-            onward = onward.only(~bad)
+        if self.moves.found.any():
+            bad = self.moves.found[onward.moves]
+            if bad.any():
+                self.note_bad(onward, bad, base)
+                onward = onward.only(~bad)
         numbers, fresh = self.seen.add(onward.hashes)
         self.paths.add(base + onward.sources[fresh], onward.moves[fresh])
         self.keep(base, onward, numbers)
