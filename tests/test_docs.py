@@ -21,6 +21,7 @@ from vmm.engine.world import World
 from vmm.eras import ERAS
 from vmm.features import features
 from vmm.hw.paging import PagingMode
+from vmm.hw.speculation import FORMS
 from vmm.machine import MachineConfig, build_world
 from vmm.mmu.role import Role
 from vmm.programs import Programs
@@ -107,6 +108,7 @@ def machines() -> tuple[Machine, ...]:
     configs = [MachineConfig(era=era, smp=True) for era in ERAS]
     configs += [MachineConfig(features=(name,)) for name in features()]
     configs.append(MachineConfig(structure_caches=True))
+    configs += [MachineConfig(speculative_fills=form) for form in FORMS[1:]]
     return tuple(build(config) for config in configs)
 
 
@@ -118,7 +120,8 @@ def build(config: MachineConfig) -> Machine:
             arrays.append((name, others.get("guard", Guard.NONE), others.get("lock")))
             return super().array(name, *args, **others)
 
-    small = {"spaces": {"A": {REGION: page(2)}}, "vcpus": 2, "memory_model": "tso"}
+    small = {"spaces": {"A": {REGION: page(2)}}, "vcpus": 2}
+    small["memory_model"] = "tso" if config.speculative_fills == "none" else "sc"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vmm.machine.World", Watched)
         world = build_world("docs", _replaced(config, small), Programs({}), {})

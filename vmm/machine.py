@@ -19,6 +19,7 @@ from vmm.hw.memory import Memory
 from vmm.hw.paging import PagingMode
 from vmm.mmu import mmu
 from vmm.programs import Programs, add_tasks, make_guests, set_up
+from vmm.vcpu import speculation
 from vmm.vcpu.vcpu import Vm
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class MachineConfig:
     that differ, for guests that switch. ``pcpus``: processors, if there are more than vCPUs, for
     the feature ``vcpu-migration``. ``controls``: further control bits at the start, by the names of
     ``Controls``. ``tables`` replaces ``spaces`` by a ready layout. ``shadow_pages``, ``min_free``,
-    ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp``
-    allows several vCPUs where the era had only one. ``long``: too long for full audits at every
-    release; they are incremental then.
-    ``monitors``: oracles of this machine alone. ``memory_model``: one of MEMORY_MODELS.
-    ``structure_caches``: pCPUs cache upper entries too (``vmm.hw.tlb``). ``memslots``: (first
-    frame, frames) of each memory slot at the start (default: one for all frames).
+    ``refill`` bound the pool. ``era`` and ``features`` say which KVM it is; ``smp`` allows several
+    vCPUs where the era had only one. ``long``: too long for full audits at every release; they are
+    incremental then. ``monitors``: oracles of this machine alone. ``memory_model``: one of
+    MEMORY_MODELS. ``structure_caches``: pCPUs cache upper entries too (``vmm.hw.tlb``);
+    ``speculative_fills``: they walk ahead, in one of FORMS (``vmm.hw.speculation``). ``memslots``:
+    (first frame, frames) of each memory slot at the start (default: one for all frames).
     """
 
     spaces: Mapping[str, Mapping[int, Page]] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class MachineConfig:
     monitors: tuple[MonitorFactory, ...] = ()
     memory_model: str = "sc"
     memslots: tuple[tuple[int, int], ...] = ()
+    speculative_fills: str = "none"
 
 
 def build_world(
@@ -92,11 +94,15 @@ def build_world(
     world = World(name)
     if config.long:
         world.step_budget = LONG_STEP_BUDGET
-    classes = compose(overrides, feature_overrides(features_of(config)))
+    speculation.check(config.speculative_fills, config.memory_model)
+    ahead = speculation.PCPUS[config.speculative_fills]
+    classes = compose(overrides, ahead, feature_overrides(features_of(config)))
     vm = _wire(world, config, classes, params)
     world.model = vm
     guests = make_guests(vm, programs)
     add_tasks(world, vm, guests, programs, tso=config.memory_model == "tso")
+    gvas = sorted({gva for pages in config.spaces.values() for gva in pages})
+    speculation.speculate(world, vm, config.speculative_fills, gvas)
     made = [factory(world, vm) for factory in (*monitors, *config.monitors)]
     world.monitors.extend(monitor for monitor in made if monitor is not None)
     if programs.setups:

@@ -10,12 +10,16 @@ from vmm.units import ENTRY_BYTES, Gva, Pfn
 
 
 class WalkRead(Event, frozen=True):
-    """The walker of a pCPU read an entry of the table in host frame ``table``."""
+    """The walker of a pCPU read an entry of the table in host frame ``table``.
+
+    ``ahead``: in a walk that no access asked for, beside those of accesses.
+    """
 
     pcpu: int
     table: Pfn
     gva: Gva
     level: int
+    ahead: bool = False
 
 
 class Access(Event, frozen=True):

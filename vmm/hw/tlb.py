@@ -15,8 +15,8 @@ now. They are an option of the machine, since they add states.
                                            PDE := none; frees T
     walks on from T   <--   owed: a flush in between
 
-Not modeled: entries that no access of this processor needed (speculative fills), global entries
-(KVM makes no spte global), pages larger than 4K (nor does it map them).
+Entries that no access of this processor needed are an option too (``vmm.hw.speculation``). Not
+modeled: global entries (KVM makes no spte global), pages larger than 4K (nor does it map them).
 
 Source: Intel SDM vol. 3, 4.10.1 (PCIDs), 4.10.2 and 4.10.3 (what is cached), 4.10.4 (what
 invalidates), 28.3 (VPID).

@@ -7,7 +7,7 @@
     reads level 1 in S: somebody else's
 
 ``host_isolation`` knows pages that are free; this also knows those in use again. Walkers are
-processors, and vCPUs that read the shadow without mmu_lock.
+processors, but for their walks ahead, and vCPUs that read the shadow without mmu_lock.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class FreedUnderWalk(Monitor):
             table = self.mmu.cache.pages[event.page].pfn
             return tuple([w._replace(freed=w.freed or w.table == table) for w in state]), ()
         assert isinstance(event, WalkRead | LocklessRead)
+        if isinstance(event, WalkRead) and event.ahead:
+            return state, ()
         walker = _walker(event)
         before = next((walk for walk in state if walk.walker == walker), None)
         rest = tuple([walk for walk in state if walk.walker != walker])

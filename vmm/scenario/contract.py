@@ -12,6 +12,7 @@ from vmm.engine.schedule import Picker
 from vmm.engine.world import World
 from vmm.errors import UsageError
 from vmm.hw.layout import DEFAULT_MODE, PAGED_MODES
+from vmm.hw.speculation import FORMS
 from vmm.machine import MEMORY_MODELS
 
 Params = Mapping[str, Any]
@@ -63,6 +64,7 @@ MACHINE_PARAMETERS = (
     Parameter("features", "", "features of KVM to add to the scenario's, separated by commas"),
     Parameter("smp", 0, "1: several vCPUs also in an era that had one", minimum=0, maximum=1),
     Parameter("pcpus", 0, "processors for vcpu-migration; 0: as many as vCPUs", minimum=0),
+    Parameter("speculative_fills", "none", "processors walk ahead of the guest", choices=FORMS),
     Parameter("structure_caches", 0, "1: processors cache upper entries too", minimum=0, maximum=1),
 )
 """What every scenario with a machine can be given beside its own parameters."""

@@ -32,6 +32,7 @@ def configured(machine: MachineConfig, params: Mapping[str, Any]) -> MachineConf
         features=(*machine.features, *filter(None, named)),
         smp=machine.smp or bool(params.get("smp", 0)),
         pcpus=params.get("pcpus", machine.pcpus),
+        speculative_fills=params.get("speculative_fills", machine.speculative_fills),
         structure_caches=machine.structure_caches or bool(params.get("structure_caches", 0)),
         memory_model=params.get("memory_model", machine.memory_model),
     )
