@@ -16,9 +16,10 @@ help: ## list these targets
 setup: $(STAMP) ## create .venv with vmm (editable) and the development tools
 
 # uv installs the locked versions; without uv, or without access to the locked files, pip resolves.
+# Both compile what they install, or each process would where it must not keep bytecode.
 $(STAMP): pyproject.toml uv.lock
 	@if command -v uv >/dev/null && UV_PROJECT_ENVIRONMENT=.venv \
-	    uv sync --locked --inexact $(addprefix --python ,$(PYTHON)); then exit; fi; \
+	    uv sync --locked --inexact --compile-bytecode $(addprefix --python ,$(PYTHON)); then exit; fi; \
 	for python in $(PYTHONS); do \
 	    if $$python -c '$(IN_RANGE)' 2>/dev/null; then \
 	        $$python -m venv .venv && $(BIN)/pip install --editable '.[dev]'; exit; \

@@ -1,21 +1,26 @@
-"""How far the scenarios' parameters grow before an exhaustive search gets too large.
+"""How fast a search is as it grows, and how far parameters grow before it is too large.
 
     python benchmarks/growth.py [--states 10000000] [--seconds 60] [--scenario stale_gpte]
 
-Each scenario is exhausted as it stands, then with each of its numbers larger and larger: one more
-where it is small, twice as much where it is not. Each row is the last search that was complete
-within the budget; ``limit`` says what ended the row: states, seconds, or that the parameter goes
-no further. Every search is a process of its own; ``of process`` is the share of its time that the
-search itself took, the rest is start-up.
+First, one world of more than 10^7 states is searched by each engine until it has so many of them:
+states a second of CPU time, and bytes a state, less what a tiny search takes of both; the best of
+some rounds. Then each scenario is exhausted as it stands, and with each of its numbers larger and
+larger: one more where it is small, twice as much where it is not. Each row is the last search that
+was complete within the budget; ``limit`` says what ended the row: states, seconds, or that the
+parameter goes no further. Every search is a process of its own; ``of process`` is the share of its
+time that the search itself took, the rest is start-up.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,41 @@ from vmm.scenario.contract import Parameter
 from vmm.scenario.loading import load
 
 VMM = str(Path(sys.executable).with_name("vmm"))
+
+
+WORLD = ["notifier_retry", "-p", "vcpus=5"]
+TINY = ["notifier_retry", "-p", "vcpus=1"]
+SIZES = (10**4, 10**5, 10**6, 10**7)
+
+
+ROUNDS = 3
+
+
+def measured(words: list[str]) -> tuple[int, float, int]:
+    """The states that ``vmm explore`` visits, its CPU seconds, and its peak of memory in bytes."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryFile("w+") as kept:
+            process = subprocess.Popen([VMM, "explore", *words, "--json"], stdout=kept)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            kept.seek(0)
+            states: int = json.load(kept)["states"]
+        best = min(best, usage.ru_utime + usage.ru_stime)
+    return states, best, usage.ru_maxrss * 1024
+
+
+def show_speed(most: int) -> None:
+    """States a second, and bytes a state, by engine and size of the search."""
+    for engine in ["numpy", *(["numba"] if find_spec("numba") else [])]:
+        _, startup, least = measured([*TINY, "--engine", engine])
+        for size in [size for size in SIZES if size <= most]:
+            words = [*WORLD, "--engine", engine, "--max-states", str(size)]
+            states, seconds, peak = measured(words)
+            click.echo(
+                f"{engine:34}{states:16,}{states / (seconds - startup):16,.0f}"
+                f"{(peak - least) / states:12.0f}"
+            )
 
 
 def explore(scenario: str, given: dict[str, int], states: int, seconds: float) -> dict[str, Any]:
@@ -82,6 +122,9 @@ def show(scenario: str, what: str, said: dict[str, Any], limit: str) -> None:
 @click.option("--grow/--as-they-stand", "growing", default=True, help="with larger parameters too")
 def main(states: int, seconds: float, names: tuple[str, ...], growing: bool) -> None:
     """Print the rows."""
+    if not names:
+        click.echo(f"{'engine':34}{'states':>16}{'states/s':>16}{'B/state':>12}")
+        show_speed(states)
     click.echo(
         f"{'scenario':34}{'parameter':>16}{'verdict':>10}{'states':>13}{'seconds':>9}"
         f"{'of process':>12}  limit"

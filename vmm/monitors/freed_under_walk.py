@@ -19,6 +19,7 @@ from vmm.engine.events import Event
 from vmm.engine.monitor import Monitor, Step, Verdict, View
 from vmm.engine.world import World
 from vmm.hw.events import WalkRead
+from vmm.hw.tlb import UpperEntry
 from vmm.mmu.api import LocklessRead, ShadowPageFreed
 from vmm.mmu.mmu import ShadowMmu
 from vmm.monitors import Oracle
@@ -71,10 +72,20 @@ class FreedUnderWalk(Monitor):
             )
             cells = [step.op.cell.name] if step.op.cell is not None else []
             return state, (SPEC.finding("lifetime/freed-under-walk", message, *cells),)
-        if event.level == 1 or not step.result & P:
+        below = _table_below(event, step.result)
+        if below is None:
             return rest, ()
-        walk = Walk(walker, event.gva, event.level, frame_of(step.result))
+        walk = Walk(walker, event.gva, event.level, below)
         return tuple(sorted((*rest, walk))), ()
+
+
+def _table_below(event: WalkRead | LocklessRead, read: int | UpperEntry | None) -> int | None:
+    """Where the walk goes on: what it read is an entry, or one as structure caches have it."""
+    if event.level == 1 or read is None:
+        return None
+    if isinstance(read, UpperEntry):
+        return read.table
+    return frame_of(read) if read & P else None
 
 
 def _walker(event: WalkRead | LocklessRead) -> str:
