@@ -80,6 +80,14 @@ def test_a_new_bug_is_one_file(lab: Lab, dropped: Path) -> None:
     assert lab.vmm("replay", row["schedule"]).code == 1
 
 
+def test_mutants_are_listed_apart(lab: Lab) -> None:
+    listed = {bug["name"]: bug["historical"] for bug in lab.vmm("list", "--json").json["bugs"]}
+    assert (listed["stale-gpte"], listed["flush-then-clear"]) == (True, False)
+    _, _, mutants = lab.vmm("list").out.partition("mutants")
+    assert "flush-then-clear" in mutants
+    assert "stale-gpte" not in mutants
+
+
 def test_a_bug_that_is_not_found_fails(lab: Lab, dropped: Path) -> None:
     dropped.write_text(NEW_BUG.format(body="return await super().clear_writable(ref)"))
     said = lab.vmm("matrix", "--bug", "never-protected", "--jobs", "1", "--json")

@@ -25,9 +25,8 @@ class Memslots(notifier.Memslots):
 
 SPEC = Bug(
     title="a fault maps a page of a range whose invalidation is under way",
-    year=2008,
-    fix="e930bffe95e1",
-    source="KVM e930bffe95e1 (2.6.27): the design has a count beside the sequence; a mutant of it",
+    source="a mutant; KVM e930bffe95e1 (2.6.27) has a count beside the sequence",
     caught_by=("isolation/page-given-back",),
     needs=("notifier",),
+    points=("S45",),
 )

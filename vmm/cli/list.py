@@ -10,7 +10,7 @@ import click
 from vmm.cli import _options as options
 from vmm.cli._output import console, session, width
 
-Entry = dict[str, str]
+Entry = dict[str, Any]
 
 
 @click.command("list", short_help="Show scenarios, bugs, features, strategies, monitors and eras.")
@@ -20,7 +20,7 @@ def command(as_json: bool, verbose: bool) -> int:
     with session("list", as_json=as_json, verbose=verbose) as at_work:
         sections = {
             "scenarios": _scenarios(),
-            "bugs": _extensions("vmm.bugs"),
+            "bugs": _bugs(),
             "features": _extensions("vmm.features"),
             "strategies": _extensions("vmm.strategies"),
             "monitors": _extensions("vmm.monitors"),
@@ -52,6 +52,14 @@ def _extensions(package: str) -> list[Entry]:
     return [_entry(name, module.SPEC) for name, module in discover(package).items()]
 
 
+def _bugs() -> list[Entry]:
+    """Mutants, which never were in a kernel, too: they are not ``historical``."""
+    from vmm.discovery import discover
+
+    found = discover("vmm.bugs").items()
+    return [{**_entry(name, m.SPEC), "historical": m.SPEC.historical} for name, m in found]
+
+
 def _eras() -> list[Entry]:
     from vmm.eras import ERAS
 
@@ -68,7 +76,10 @@ def _print(sections: dict[str, list[Entry]]) -> None:
 
     out = console(width=width())
     cell: Callable[[str], str] = _escaped
-    for section, entries in sections.items():
+    bugs = sections["bugs"]
+    shown = {**sections, "bugs": [bug for bug in bugs if bug["historical"]]}
+    shown["mutants"] = [bug for bug in bugs if not bug["historical"]]
+    for section, entries in shown.items():
         table = Table(title=section, title_justify="left", box=box.SIMPLE_HEAD, expand=True)
         table.add_column("name", no_wrap=True)
         table.add_column("what", ratio=1)
