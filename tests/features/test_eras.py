@@ -30,7 +30,13 @@ CLEAN = [
     ("2026", "stale_gpte"),
 ]
 LATER = ("2.6.28", "3.6", "5.15", "2026")
-RETRY_WITHOUT_A_QUEUE = ("early-request-check", "page-reclaim", "request-mode-dekker")
+RETRY_WITHOUT_A_QUEUE = (
+    "early-request-check",
+    "page-reclaim",
+    "request-mode-dekker",
+    "unsync-notifier",
+    "vcpu-migration",
+)
 """The host takes a page as a range, and faults retry until it is done. Locks have no queue, so the
 host may never get mmu_lock; that counts as a livelock unless a retry is a goal."""
 MOST_STATES = 300_000

@@ -15,9 +15,11 @@ from vmm.hw.access import GuestFault
 from vmm.hw.events import Invlpg, TlbFlush
 from vmm.hw.layout import REGION, page
 from vmm.mmu.api import EmulatedStore
+from vmm.search.exhaustive import search
+from vmm.search.result import Verdict
 from vmm.units import Gfn, Gva
 from vmm.vcpu.guest import Guest
-from vmm.vcpu.requests import MMU_SYNC
+from vmm.vcpu.requests import MMU_SYNC, TLB_FLUSH
 from vmm.vcpu.run_loop import ANY_GVA
 
 DATA, OTHER = REGION, Gva(REGION + 0x1000)
@@ -193,6 +195,55 @@ def test_one_vcpu_is_clean() -> None:
 @pytest.mark.parametrize("broken", [UnsyncsAnyLevel, MarksOneLevel])
 def test_a_mark_in_the_wrong_place_is_found(broken: type) -> None:
     assert codes(world(Shadowing=broken)) == ("audit/unsync-marks",)
+
+
+def test_invlpg_of_a_page_in_sync_drops_no_spte() -> None:
+    made = running()
+    made.do(made.guest.invlpg(DATA))
+    assert frames(made) == [2, 3]
+
+
+def test_the_sync_is_served_before_the_flush() -> None:
+    """What the sync flushes needs no second flush, and what it leaves is flushed with it."""
+    made = running()
+    made.do(made.guest.store_pte(DATA, frame=4))
+    made.do(made.guest.mov_cr3("A"))
+    requests = made.vcpu.requests
+    assert made.hand[requests] & (MMU_SYNC | TLB_FLUSH) == MMU_SYNC | TLB_FLUSH
+    entering = made.hand.start(made.vm.loop.enter(made.vcpu))
+    entering.until(lambda op: shadow(made, TABLE).unsync in op.written)
+    assert made.hand[requests] == TLB_FLUSH
+    entering.finish()
+    assert made.hand[requests] == 0
+
+
+async def writes_and_invalidates(cpu: Guest) -> None:
+    await cpu.store_pte(DATA, frame=4)
+    await cpu.invlpg(DATA)
+    await cpu.load(DATA)
+
+
+async def loads_cr3(cpu: Guest) -> None:
+    await cpu.mov_cr3("A")
+    await cpu.load(DATA)
+
+
+async def uses(cpu: Guest) -> None:
+    await cpu.load(DATA)
+
+
+@pytest.mark.slow
+def test_three_vcpus_are_clean() -> None:
+    made = tiny(
+        {"A": {int(DATA): page(2)}},
+        writes_and_invalidates,
+        loads_cr3,
+        uses,
+        setups=(writes_and_invalidates,),
+        features=("unsync",),
+    )
+    result = search(made, reduce=True)
+    assert (result.verdict, result.complete) == (Verdict.CLEAN, True), result.findings
 
 
 def test_the_request_is_made_by_a_load_of_cr3() -> None:

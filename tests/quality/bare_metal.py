@@ -6,8 +6,8 @@ long as no two instructions overlap, a guest on the shadow MMU must see exactly 
 there: every frame reached, every fault with its error code, every refused register write, and all
 words of memory, hence every Accessed and Dirty bit.
 
-The MMU without the cache may be behind, as a TLB may: there an access may use any translation that
-was right at some time since the vCPU last invalidated it.
+The MMU without the cache, or with unsync pages, may be behind, as a TLB may: there an access may
+use any translation that was right at some time since the vCPU last invalidated it.
 
 One thing is excused, in which KVM differs from a processor (``vmm/mmu/role.py``): what the
 supervisor wrote with CR0.WP clear, SMAP on and AC set stays within its reach when AC is clear.
@@ -32,7 +32,7 @@ from vmm.hw.access import GeneralProtection, GuestFault
 from vmm.hw.events import Access, GiveBack
 from vmm.hw.layout import MODES
 from vmm.hw.pcpu import Irq
-from vmm.machine import MachineConfig, build_world
+from vmm.machine import MachineConfig, build_world, features_of
 from vmm.mmu.api import EmulatedStore
 from vmm.mmu.emulator import EmulationFailed
 from vmm.mmu.memslots import GENERATION_SHIFT
@@ -375,11 +375,11 @@ def _registers(plan: Plan, start: str, memory: PlainMachine) -> Registers:
 
 def world_of(plan: Plan, **config: Any) -> World:
     """A machine that carries out these acts, with every oracle and the reference."""
-    lagging = "no-cache" in config.get("features", ())
     vcpus = len(plan.starts)
 
     def reference(world: World, vm: Vm | None) -> Monitor | None:
         del world
+        lagging = any(name in features_of(made) for name in ("no-cache", "unsync"))
         return None if vm is None else BareMetal(vm, plan, lagging=lagging)
 
     config.setdefault("shadow_pages", 48)

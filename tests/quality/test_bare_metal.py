@@ -27,6 +27,14 @@ MACHINES: dict[str, dict[str, Any]] = {
     "three vCPUs, no cache": {"vcpus": 3, "features": ("no-cache",), "shadow_pages": 80},
 }
 
+ERAS: dict[str, dict[str, Any]] = {
+    "2.6.28": {"vcpus": 2, "host": "reclaim"},
+    "3.6": {"vcpus": 2, "host": "zap all,zap table"},
+    "5.15": {"vcpus": 2, "host": "zap all,reclaim"},
+    "2026": {"vcpus": 2, "host": "zap all,zap table,reclaim"},
+}
+"""Whatever features an era has, they go together."""
+
 
 def run(seed: int, count: int, *, vcpus: int, host: str = "", **config: Any) -> str:
     """What is wrong with a guest; empty if nothing is."""
@@ -51,6 +59,19 @@ def test_guest_sees_bare_metal(machine: str) -> None:
 def test_many_guests_see_bare_metal(machine: str) -> None:
     for seed in range(1000, 2000):
         assert not run(seed, 60, **MACHINES[machine])
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_guests_of_later_eras_see_bare_metal(era: str) -> None:
+    for seed in range(2):
+        assert not run(seed, 20, era=era, **ERAS[era])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("era", ERAS)
+def test_many_guests_of_later_eras_see_bare_metal(era: str) -> None:
+    for seed in range(1000, 1150):
+        assert not run(seed, 60, era=era, **ERAS[era])
 
 
 # --- the reference is no rubber stamp ---
