@@ -346,9 +346,13 @@ class Run:
         self.states, found = self.oracles.step(
             self.states, step, self._view, audit=self._audits is None
         )
-        if self._audits is not None and any(isinstance(e, AuditPoint) for e in events):
-            found = (*found, *self._audits.at_point(self.states, self._view))
-        self._report(found)
+        if self._audits is not None:
+            for event in events:
+                if isinstance(event, AuditPoint):
+                    found = (*found, *self._audits.at_point(self.states, self._view))
+                    break
+        if found:
+            self._report(found)
 
     def _report(self, findings: Sequence[Finding]) -> None:
         if findings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from vmm.engine.events import Event
 
@@ -79,8 +79,7 @@ class View:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A cell that a step wrote, with the old and the new value."""
 
     cell: Cell[Any]
@@ -88,8 +87,7 @@ class Change:
     new: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One op taking effect. ``events`` are already resolved against the result."""
 
     task: Task

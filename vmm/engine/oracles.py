@@ -62,7 +62,8 @@ class Oracles:
                 state, found = monitor.on_event(states[number], event, step, view)
                 if state is not states[number]:
                     states = (*states[:number], state, *states[number + 1 :])
-                findings.extend(found)
+                if found:
+                    findings.extend(found)
             if audit and isinstance(event, AuditPoint):
                 findings.extend(self.audit(states, view))
         return states, tuple(findings)

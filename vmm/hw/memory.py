@@ -49,7 +49,9 @@ class Memory(ModelObject):
             "ram", 0, label=lambda gpa: f"ram {gpa:#x}", content=held[0], marked=True, format=hex
         )
         by_size = {ENTRY_BYTES: self._entries, ENTRY_BYTES // 2: self._pairs}
-        self._tables = MappingProxyType({gfn: by_size[size] for gfn, size in tables.items()})
+        self._tables: Mapping[int, CellArray[int, int]] = MappingProxyType(
+            {gfn: by_size[size] for gfn, size in tables.items()}
+        )
 
     @property
     def arrays(self) -> tuple[CellArray[int, int], ...]:
@@ -59,7 +61,7 @@ class Memory(ModelObject):
     def word(self, address: int) -> Cell[int]:
         """The word that holds the byte at ``address`` (gpa or hpa, bytes)."""
         aligned = word_of(address)
-        return self._tables.get(gpa_to_gfn(Gpa(aligned)), self._words)[aligned]
+        return self._tables.get(aligned >> PAGE_SHIFT, self._words)[aligned]
 
     async def store(self, address: int, value: int, size: int, *, event: EventSpec = None) -> None:
         """Store up to 8 bytes at any address, in one op. Ops: a write of one or of two words."""
