@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.hand import Bench, bench
-from tests.tiny import codes, exhausted, tiny
-from vmm.engine.world import World
 from vmm.errors import UsageError
-from vmm.features.vcpu_migration import current, migrating
+from vmm.features.vcpu_migration import migrating
 from vmm.hw.layout import REGION, page
-from vmm.hw.pcpu import Ipi, Irq, Pcpu
-from vmm.mmu.api import VcpuState
-from vmm.vcpu import flush
-from vmm.vcpu.guest import Guest
-from vmm.vcpu.host import Host
+from vmm.hw.pcpu import Ipi, Irq
 from vmm.vcpu.requests import TLB_FLUSH
 
 SPACES = {"A": {int(REGION): page(2), int(REGION) + 0x1000: page(3)}}
@@ -102,45 +95,3 @@ def test_who_arrives_asks_for_a_flush() -> None:
 def test_bad_numbers_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         bench(SPACES, features=FEATURES, **config)
-
-
-# --- where a vCPU is, looked up too early ---
-
-
-class LooksFirst(flush.Flush):
-    """Knows where everybody is before it makes the requests."""
-
-    async def ask_all(self, me: VcpuState | None, request: int) -> None:
-        vcpus = [migrating(vcpu) for vcpu in self.vcpus]
-        places: tuple[Pcpu, ...] = ()
-        for vcpu in vcpus:
-            places = (*places, current(vcpu).pcpus[await vcpu.cpu])
-        for vcpu, place in zip(vcpus, places, strict=True):
-            if await self.make_request(vcpu, request):
-                await place.send_ipi()
-        await self.wait_for_acks(places)
-
-
-async def loads(cpu: Guest) -> None:
-    await cpu.load(REGION)
-
-
-async def zaps(host: Host) -> None:
-    await host.zap_table(0x10)
-
-
-def reloading(**overrides: Sequence[type]) -> World:
-    features = (*FEATURES, "mmu-reload")
-    hosts = {"zap": zaps}
-    return tiny(
-        SPACES, loads, setups=[loads], hosts=hosts, pcpus=2, features=features, overrides=overrides
-    )
-
-
-def test_a_place_that_is_looked_up_before_the_request_is_made_is_an_old_one() -> None:
-    """The flush at the arrival hides it from flushes, but not from other requests."""
-    assert "request/lost" in codes(reloading(Flush=[LooksFirst]))
-
-
-def test_one_that_is_looked_up_after_it_is_good() -> None:
-    exhausted(reloading())

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from tests import catalogue
 from tests.tiny import codes, exhausted, tiny
 from vmm.engine.world import World
 from vmm.errors import UsageError
 from vmm.hw.layout import REGION, page
 from vmm.hw.speculation import Lost, MayPcpu, Past, past_entries, since_last
 from vmm.mmu.api import VcpuState
+from vmm.scenario.experiment import prepare
+from vmm.scenario.loading import LoadedScenario
 from vmm.search.exhaustive import search
 from vmm.vcpu import flush
 from vmm.vcpu.guest import Guest
@@ -22,6 +25,7 @@ FRAME = 2
 LEAF_TABLE = 0x13
 SPACES = {"A": {int(DATA): page(FRAME)}}
 FORMS = ("may", "tasks")
+MACHINES = [loaded for loaded in catalogue.searchable() if loaded.scenario.machine is not None]
 GIVEN_BACK = "isolation/page-given-back"
 
 
@@ -67,8 +71,9 @@ def world(form: str, program: Any, host: Any, **overrides: list[type]) -> World:
     )
 
 
-def found(made: World) -> tuple[str, ...]:
-    return tuple([finding.code for finding in search(made).findings])
+def found(made: World, max_states: int | None = None) -> tuple[str, ...]:
+    result = search(made, max_states=max_states)
+    return tuple([finding.code for finding in result.findings])
 
 
 def test_without_them_a_page_that_no_access_needed_is_not_cached() -> None:
@@ -132,3 +137,11 @@ def test_what_may_be_taken_is_no_older_than_what_led_to_it() -> None:
 def test_what_is_not_modeled_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tiny(SPACES, loads, **config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loaded", MACHINES, ids=catalogue.pair_id)
+def test_no_scenario_rests_on_what_is_not_cached(loaded: LoadedScenario) -> None:
+    """Also what no access needed is flushed in time."""
+    params = {**loaded.scenario.small, "speculative_fills": "may", "memory_model": "sc"}
+    assert found(prepare(loaded, params=params).world(), max_states=60_000) == ()

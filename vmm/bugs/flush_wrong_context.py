@@ -34,6 +34,7 @@ SPEC = Bug(
     year=2018,
     fix="1438921c6dc1",
     source="KVM 1438921c6dc1 (4.20)",
+    points=("S42",),
     caught_by=("architecture/translation",),
     needs=("pcid",),
     seen="a guest process meets memory that it had unmapped",

@@ -32,6 +32,7 @@ SPEC = Bug(
         'KVM 4b9ac285e253 (2022, RISC-V, "Cleanup stale TLB entries when host CPU changes"); '
         "OpenBSD 46cd802afa2f (INVEPT on migration)"
     ),
+    points=("S40",),
     caught_by=("isolation/page-given-back",),
     needs=("vcpu-migration",),
     seen="a guest reads or writes a page that belongs to somebody else by now",
