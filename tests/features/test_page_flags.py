@@ -13,8 +13,8 @@ from vmm.engine.world import World
 from vmm.features import page_flags
 from vmm.features.page_flags import PageAged, PageCleaned, PageFlags
 from vmm.hw.layout import REGION, page
+from vmm.mmu.memslots import pfn_of
 from vmm.mmu.shadow_page import SpteRef
-from vmm.units import Gfn
 from vmm.vcpu.guest import Guest
 from vmm.vcpu.host import Host
 
@@ -79,9 +79,23 @@ def test_a_page_is_clean_once_it_was_taken() -> None:
     use(made)
     made.do(made.host.reclaim(FRAME), HOST)
     assert made.hand.said(PageCleaned) == [
-        PageCleaned(Gfn(FRAME), dirty=True),
-        PageCleaned(Gfn(FRAME), dirty=True),
+        PageCleaned(pfn_of(FRAME, 0), dirty=True),
+        PageCleaned(pfn_of(FRAME, 1), dirty=True),
     ], "an spte that is writable may have been written"
+
+
+def test_an_old_page_takes_nothing_from_the_new_one_of_its_frame() -> None:
+    made = machine()
+    use(made, write=True)
+    reclaiming = made.hand.start(made.host.reclaim(FRAME), HOST)
+    reclaiming.until(lambda op: "page flags" in str(op) and made.leaves() == {})
+    reclaiming.until(lambda op: op.kind == "release")
+    reclaiming.step()
+    use(made, write=True)
+    (ref,) = (SpteRef(*place) for place in made.leaves())
+    made.hand.locked(made.vm.mmu.shadowing.clear_writable(ref))
+    reclaiming.finish()
+    assert flags(made).dirty == (pfn_of(FRAME, 1),)
 
 
 def test_the_exchange_gives_what_was_there_in_the_end() -> None:

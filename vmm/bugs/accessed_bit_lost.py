@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from vmm.bugs import Bug
 from vmm.features import page_flags
-from vmm.units import Gfn
+from vmm.units import Pfn
 
 
 class SetSpte(page_flags.SetSpte):
     """Looks for a bit that is not there."""
 
-    async def set_flags(self, gfn: Gfn, *, accessed: bool, dirty: bool) -> None:
+    async def set_flags(self, pfn: Pfn, *, accessed: bool, dirty: bool) -> None:
         """The fix takes every spte for accessed where there is no bit."""
         del accessed
         if dirty:
-            await super().set_flags(gfn, accessed=False, dirty=True)
+            await super().set_flags(pfn, accessed=False, dirty=True)
 
 
 SPEC = Bug(

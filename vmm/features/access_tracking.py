@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.bits import RESERVED, P, W
+from vmm.bits import RESERVED, P, W, frame_of
 from vmm.engine.ops import mark
 from vmm.features import Feature, lockless_walk, page_flags
 from vmm.hw.paging import PagingMode
@@ -59,6 +59,8 @@ class SetSpte(page_flags.SetSpte):
 
     async def track_bits(self, old: int, new: int) -> None:
         """What ``old`` says and ``new`` does not. Holds: mmu_lock."""
+        if is_tracked(new) and frame_of(old) == frame_of(new & ~RESERVED):
+            new &= ~RESERVED  # it stays, so that ageing may ask the spte itself
         if not is_tracked(old):
             await super().track_bits(old, new)
 

@@ -30,11 +30,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.bits import P, W
+from vmm.bits import P, W, frame_of
 from vmm.engine.events import Event, Goal
 from vmm.features import Feature, notifier
+from vmm.features.host_paging import HostFrame
 from vmm.mmu import shadow_page, spte
-from vmm.mmu.memslots import gfn_of
+from vmm.mmu.memslots import pfn_of
 from vmm.units import Gfn, Pfn
 
 if TYPE_CHECKING:
@@ -42,34 +43,38 @@ if TYPE_CHECKING:
     from vmm.engine.world import World
     from vmm.mmu.mmu import ShadowMmu
 
-Gfns = tuple[int, ...]
+Pfns = tuple[int, ...]
+Indexes = tuple[int, ...]
 
 
 class PageAgeing(Event, frozen=True):
     """The host asks whether a page was used; what happens from here on may be told or not."""
 
-    gfn: Gfn
+    pfn: Pfn
 
 
 class PageAged(Event, frozen=True):
     """The host asked whether a page was used, and was told."""
 
-    gfn: Gfn
+    pfn: Pfn
     young: bool
 
 
 class PageCleaned(Event, frozen=True):
     """The host took a page, and wrote it to disk if it is ``dirty``."""
 
-    gfn: Gfn
+    pfn: Pfn
     dirty: bool
 
 
 class PageFlags(NamedTuple):
-    """The frames whose host pages are accessed, and those whose are dirty."""
+    """The host pages that are accessed, and those that are dirty.
 
-    accessed: Gfns = ()
-    dirty: Gfns = ()
+    By page, not by guest frame: a frame may have a new page before the old one is freed.
+    """
+
+    accessed: Pfns = ()
+    dirty: Pfns = ()
 
 
 class Memslots(notifier.Memslots):
@@ -99,14 +104,14 @@ class SetSpte(spte.SetSpte):
         """What ``old`` says and ``new`` does not. Holds: mmu_lock."""
         if not old & P:
             return
-        goes = not new & P or self.gfn(old) != self.gfn(new)
+        goes = not new & P or frame_of(old) != frame_of(new)
         dirty = bool(old & W) and (goes or not new & W)
         if goes or dirty:
-            await self.set_flags(self.gfn(old), accessed=goes, dirty=dirty)
+            await self.set_flags(Pfn(frame_of(old)), accessed=goes, dirty=dirty)
 
-    async def set_flags(self, gfn: Gfn, *, accessed: bool, dirty: bool) -> None:
+    async def set_flags(self, pfn: Pfn, *, accessed: bool, dirty: bool) -> None:
         """Set flags of a host page (kvm_set_pfn_accessed, kvm_set_pfn_dirty)."""
-        await slots_of(self.mmu).flags.update(_set, gfn, accessed, dirty)
+        await slots_of(self.mmu).flags.update(_set, pfn, accessed, dirty)
 
 
 class Host(notifier.Host):
@@ -114,12 +119,13 @@ class Host(notifier.Host):
 
     async def age(self, gfn: int) -> bool:
         """Whether the guest used a frame since it was last asked (clear_flush_young)."""
-        mmu, frame = self.vm.mmu, Gfn(gfn)
-        flags = slots_of(mmu).flags
+        mmu, slots = self.vm.mmu, slots_of(self.vm.mmu)
         async with mmu.lock:
-            await flags.read(event=PageAgeing(frame))
-            used = await self.age_sptes(frame)
-            return await flags.update(_take_accessed, frame, used, event=partial(_aged, frame))
+            pfn = _page(gfn, await slots.frames[gfn].read(event=partial(_ageing, gfn)))
+            if pfn is None:
+                return False
+            used = await self.age_sptes(Gfn(gfn))
+            return await slots.flags.update(_take_accessed, pfn, used, event=partial(_aged, pfn))
 
     async def age_sptes(self, gfn: Gfn) -> bool:
         """Whether an spte says that a page was used; none does any more. Holds: mmu_lock."""
@@ -128,9 +134,8 @@ class Host(notifier.Host):
     async def free(self, pfn: Pfn | None) -> bool:
         """Write a page to disk if it is dirty, and give it back."""
         if pfn is not None:
-            gfn = gfn_of(pfn)
-            event = partial(_cleaned, gfn)
-            await slots_of(self.vm.mmu).flags.update(_take_dirty, gfn, event=event)
+            event = partial(_cleaned, pfn)
+            await slots_of(self.vm.mmu).flags.update(_take_dirty, pfn, event=event)
         return await super().free(pfn)
 
 
@@ -142,47 +147,57 @@ def slots_of(mmu: ShadowMmu) -> Memslots:
 
 def _format(flags: PageFlags) -> str:
     named = [
-        f"gfn {gfn:#x}{' accessed' if gfn in flags.accessed else ''}"
-        f"{' dirty' if gfn in flags.dirty else ''}"
-        for gfn in sorted(dict.fromkeys((*flags.accessed, *flags.dirty)))
+        f"pfn {pfn:#x}{' accessed' if pfn in flags.accessed else ''}"
+        f"{' dirty' if pfn in flags.dirty else ''}"
+        for pfn in sorted(dict.fromkeys((*flags.accessed, *flags.dirty)))
     ]
     return ", ".join(named) or "none"
 
 
-def _with(gfns: Gfns, gfn: int) -> Gfns:
-    return gfns if gfn in gfns else tuple(sorted((*gfns, gfn)))
+def _with(numbers: Pfns, number: int) -> Pfns:
+    return numbers if number in numbers else tuple(sorted((*numbers, number)))
 
 
-def _without(gfns: Gfns, gfn: int) -> Gfns:
-    return tuple([other for other in gfns if other != gfn])
+def _without(numbers: Pfns, number: int) -> Pfns:
+    return tuple([other for other in numbers if other != number])
 
 
-def _set(flags: PageFlags, gfn: int, accessed: bool, dirty: bool) -> tuple[PageFlags, None]:
+def _page(gfn: int, frame: HostFrame) -> Pfn | None:
+    """The host page of a frame, if it has one."""
+    return pfn_of(gfn, frame.generation) if frame.present else None
+
+
+def _set(flags: PageFlags, pfn: int, accessed: bool, dirty: bool) -> tuple[PageFlags, None]:
     if accessed:
-        flags = flags._replace(accessed=_with(flags.accessed, gfn))
+        flags = flags._replace(accessed=_with(flags.accessed, pfn))
     if dirty:
-        flags = flags._replace(dirty=_with(flags.dirty, gfn))
+        flags = flags._replace(dirty=_with(flags.dirty, pfn))
     return flags, None
 
 
-def _take_accessed(flags: PageFlags, gfn: int, used: bool) -> tuple[PageFlags, bool]:
-    young = used or gfn in flags.accessed
-    return flags._replace(accessed=_without(flags.accessed, gfn)), young
+def _take_accessed(flags: PageFlags, pfn: int, used: bool) -> tuple[PageFlags, bool]:
+    young = used or pfn in flags.accessed
+    return flags._replace(accessed=_without(flags.accessed, pfn)), young
 
 
-def _take_dirty(flags: PageFlags, gfn: int) -> tuple[PageFlags, bool]:
-    return flags._replace(dirty=_without(flags.dirty, gfn)), gfn in flags.dirty
+def _take_dirty(flags: PageFlags, pfn: int) -> tuple[PageFlags, bool]:
+    return flags._replace(dirty=_without(flags.dirty, pfn)), pfn in flags.dirty
 
 
-def _aged(gfn: Gfn, young: bool) -> tuple[Event, ...]:
-    return PageAged(gfn, young), Goal("young page found" if young else "old page found")
+def _ageing(gfn: int, frame: HostFrame) -> PageAgeing | None:
+    pfn = _page(gfn, frame)
+    return None if pfn is None else PageAgeing(pfn)
 
 
-def _cleaned(gfn: Gfn, dirty: bool) -> tuple[Event, ...]:
-    return PageCleaned(gfn, dirty), Goal("dirty page taken" if dirty else "clean page taken")
+def _aged(pfn: Pfn, young: bool) -> tuple[Event, ...]:
+    return PageAged(pfn, young), Goal("young page found" if young else "old page found")
 
 
-def _listed(present: Gfns, index: int, there: bool) -> tuple[Gfns, None]:
+def _cleaned(pfn: Pfn, dirty: bool) -> tuple[Event, ...]:
+    return PageCleaned(pfn, dirty), Goal("dirty page taken" if dirty else "clean page taken")
+
+
+def _listed(present: Indexes, index: int, there: bool) -> tuple[Indexes, None]:
     return (_with(present, index) if there else _without(present, index)), None
 
 

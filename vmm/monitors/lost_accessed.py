@@ -13,14 +13,14 @@ from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
 
-Gfns = tuple[int, ...]
+Pfns = tuple[int, ...]
 
 
 class State(NamedTuple):
-    """``used``: frames that were used since they were aged; ``asked``: those being aged now."""
+    """``used``: host pages that were used since they were aged; ``asked``: those being aged now."""
 
-    used: Gfns = ()
-    asked: Gfns = ()
+    used: Pfns = ()
+    asked: Pfns = ()
 
 
 class LostAccessed(Monitor):
@@ -38,28 +38,28 @@ class LostAccessed(Monitor):
     def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn) if (gfn := gfn_of(pfn)) not in state.used:
-                return state._replace(used=tuple(sorted((*state.used, gfn)))), ()
-            case PageAgeing(gfn) if gfn in state.used:
-                return state._replace(asked=tuple(sorted((*state.asked, gfn)))), ()
-            case PageAged(gfn, young):
-                left = State(_without(state.used, gfn), _without(state.asked, gfn))
-                lost = gfn in state.asked and not young
-                return left, (self._finding(gfn),) if lost else ()
+            case Access(_, _, pfn) if pfn not in state.used:
+                return state._replace(used=tuple(sorted((*state.used, pfn)))), ()
+            case PageAgeing(pfn) if pfn in state.used:
+                return state._replace(asked=tuple(sorted((*state.asked, pfn)))), ()
+            case PageAged(pfn, young):
+                left = State(_without(state.used, pfn), _without(state.asked, pfn))
+                lost = pfn in state.asked and not young
+                return left, (self._finding(pfn),) if lost else ()
         return state, ()
 
-    def _finding(self, gfn: int) -> Finding:
+    def _finding(self, pfn: int) -> Finding:
         return SPEC.finding(
             self.name,
-            f"the guest used gfn {gfn:#x} since the host last asked, but its page is not young: a "
+            f"the guest used host page {pfn:#x} since the host last asked, but it is not young: a "
             "page in use is swapped out",
             self.slots.flags.name,
-            f"rmap of gfn {gfn:#x}",
+            f"rmap of gfn {gfn_of(pfn):#x}",
         )
 
 
-def _without(gfns: Gfns, gfn: int) -> Gfns:
-    return tuple([other for other in gfns if other != gfn])
+def _without(pfns: Pfns, pfn: int) -> Pfns:
+    return tuple([other for other in pfns if other != pfn])
 
 
 def _build(world: World, vm: Vm | None) -> LostAccessed | None:

@@ -11,11 +11,11 @@ from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
 from vmm.vcpu.vcpu import Vm
 
-Gfns = tuple[int, ...]
+Pfns = tuple[int, ...]
 
 
 class LostDirty(Monitor):
-    """The state is the frames that were written since their page was last clean."""
+    """The state is the host pages that were written since they were last clean."""
 
     name = "dirty/lost"
     events = (Access, PageCleaned)
@@ -23,26 +23,26 @@ class LostDirty(Monitor):
     def __init__(self, slots: Memslots) -> None:
         self.slots = slots
 
-    def initial(self) -> Gfns:
+    def initial(self) -> Pfns:
         return ()
 
-    def on_event(self, state: Gfns, event: Event, step: Step, view: View) -> Verdict:
+    def on_event(self, state: Pfns, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn, True) if (gfn := gfn_of(pfn)) not in state:
-                return tuple(sorted((*state, gfn))), ()
-            case PageCleaned(gfn, dirty) if gfn in state:
-                left = tuple([other for other in state if other != gfn])
-                return left, () if dirty else (self._finding(gfn),)
+            case Access(_, _, pfn, True) if pfn not in state:
+                return tuple(sorted((*state, pfn))), ()
+            case PageCleaned(pfn, dirty) if pfn in state:
+                left = tuple([other for other in state if other != pfn])
+                return left, () if dirty else (self._finding(pfn),)
         return state, ()
 
-    def _finding(self, gfn: int) -> Finding:
+    def _finding(self, pfn: int) -> Finding:
         return SPEC.finding(
             self.name,
-            f"the guest wrote gfn {gfn:#x}, but the host takes its page for clean: what was "
+            f"the guest wrote host page {pfn:#x}, but the host takes it for clean: what was "
             "written is thrown away",
             self.slots.flags.name,
-            f"rmap of gfn {gfn:#x}",
+            f"rmap of gfn {gfn_of(pfn):#x}",
         )
 
 
