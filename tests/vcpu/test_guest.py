@@ -184,12 +184,12 @@ def test_a_store_across_shadowed_tables_is_checked_whole_and_stored_page_by_page
 
 
 @settings(max_examples=30, deadline=None)
-@given(first=st.integers(0, 20), times=st.integers(0, 40), size=st.sampled_from([4, 8]))
-def test_a_string_store_fills_its_words_and_no_others(first: int, times: int, size: int) -> None:
+@given(first=st.integers(0, 20), words=st.integers(0, 40), size=st.sampled_from([1, 4, 8]))
+def test_a_string_store_fills_its_words_and_no_others(first: int, words: int, size: int) -> None:
     made = machine()
     expected = bytearray(memory_at(made, 2 << 12, 70))
-    assert made.do(made.guest.store_string(DATA + first * size, 7, size, times)) is None
-    at = first * size
+    at, times = 8 * first, 8 * words // size
+    assert made.do(made.guest.store_string(DATA + at, 7, size, times)) is None
     expected[at : at + times * size] = (7).to_bytes(size, "little") * times
     assert memory_at(made, 2 << 12, 70) == bytes(expected)
 
@@ -210,6 +210,12 @@ def test_a_string_store_to_a_shadowed_table_is_emulated_until_it_is_a_flood() ->
     assert len(made.hand.said(EmulatedStore)) == 3
     table = made.vm.layout.gpte("B", DATA)
     assert memory_at(made, table, 16) == bytes(128)
+
+
+def test_a_string_is_of_words() -> None:
+    made = machine()
+    with pytest.raises(UsageError, match="no string of words"):
+        made.do(made.guest.store_string(DATA, 7, 4, 3))
 
 
 def test_a_string_store_says_what_it_met() -> None:

@@ -74,6 +74,16 @@ class Memory(ModelObject):
             words = (word, self.word(address + ENTRY_BYTES))
             await atomically(merge_in_two, words, value, offset, size, event=event)
 
+    async def fill(self, address: int, value: int, words: int, *, event: EventSpec = None) -> None:
+        """Store a value to some words in a row, in one op."""
+        cells = tuple([self.word(address + ENTRY_BYTES * n) for n in range(words)])
+        await atomically(_fill, cells, value, event=event)
+
+
+def _fill(*values: int) -> tuple[tuple[int, ...], None]:
+    """``values``: the old ones, then the new one."""
+    return (values[-1],) * (len(values) - 1), None
+
 
 def _entry_label(gpa: int) -> str:
     return f"gpte {gpa >> PAGE_SHIFT << PAGE_SHIFT:#x}[{entry_index(Gpa(gpa))}]"

@@ -128,11 +128,18 @@ class Guest(ModelObject):
     async def store_string(self, gva: int, value: int, size: int, times: int) -> Refused | None:
         """REP STOS: ``times`` stores of ``size`` bytes (1 to 8), aligned, within one page.
 
-        It goes by cache lines: one translation each, and no interrupt but in between. What is
-        emulated goes by single stores. Source: Intel SDM vol. 1, 7.3.9.3 (fast strings); that a
-        group is a line is our choice.
+        It goes by cache lines, each at once: one translation, and no interrupt but in between.
+        What is emulated goes by single stores. Source: Intel SDM vol. 1, 7.3.9.3 (fast strings);
+        that a group is a line, and reaches memory at once, is our choice.
+
+        Errors: UsageError if the string does not begin and end at words.
         """
         kind, at, end = AccessKind(write=True), Gva(gva), gva + size * times
+        if at % ENTRY_BYTES or end % ENTRY_BYTES or ENTRY_BYTES % size:
+            raise UsageError(
+                f"a string of {times} times {size} bytes at {gva:#x} is no string of words"
+            )
+        word = int.from_bytes(value.to_bytes(size, "little") * (ENTRY_BYTES // size), "little")
         while at < end:
             found = await self.vm.loop.translate(self.vcpu, at, kind)
             if isinstance(found, GuestFault):
@@ -144,9 +151,9 @@ class Guest(ModelObject):
                 at = Gva(at + size)
                 continue
             line = min(end, at - at % CACHE_LINE_BYTES + CACHE_LINE_BYTES)
-            for item in range(at, line, size):
-                event = found.access(self.vcpu, Gva(item), kind)
-                await self.vm.mmu.memory.store(found.hpa(Gva(item)), value, size, event=event)
+            event = found.access(self.vcpu, at, kind)
+            words = (line - at) // ENTRY_BYTES
+            await self.vm.mmu.memory.fill(found.hpa(at), word, words, event=event)
             at = Gva(line)
         return None
 

@@ -64,7 +64,8 @@ async def perform(cpu: Guest, action: Action) -> None:
         )
         error = -1 if fault is None else fault.error_code
     elif action.verb == "store":
-        if action.times >= STRING_STORES:
+        bounds = (action.gva, action.size * action.times)
+        if action.times >= STRING_STORES and not any(bound % ENTRY_BYTES for bound in bounds):
             await cpu.store_string(action.gva, action.value, action.size, action.times)
         else:
             for offset in range(0, action.size * action.times, action.size):
