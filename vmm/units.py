@@ -5,6 +5,7 @@ A ``NewType`` decays to ``int`` under arithmetic, so only these functions may sh
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NewType
 
 Gva = NewType("Gva", int)
@@ -73,3 +74,27 @@ def frames_per_entry(level: int) -> int:
 def word_of(gpa: int) -> int:
     """The aligned 8-byte word that holds a byte."""
     return gpa & ~(ENTRY_BYTES - 1)
+
+
+Numbers = tuple[int, ...]
+"""Of frames or entries, ascending. Long runs have thousands."""
+
+
+def has_number(numbers: Numbers, number: int) -> bool:
+    """Whether a number is among them."""
+    at = bisect_left(numbers, number)
+    return at < len(numbers) and numbers[at] == number
+
+
+def with_number(numbers: Numbers, number: int) -> Numbers:
+    """The same, with a number that may be among them."""
+    at = bisect_left(numbers, number)
+    if at < len(numbers) and numbers[at] == number:
+        return numbers
+    return (*numbers[:at], number, *numbers[at:])
+
+
+def without_number(numbers: Numbers, number: int) -> Numbers:
+    """The same, without a number that need not be among them."""
+    at = bisect_left(numbers, number)
+    return (*numbers[:at], *numbers[at + 1 :]) if has_number(numbers, number) else numbers

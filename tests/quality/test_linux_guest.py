@@ -17,7 +17,7 @@ from vmm.strategies.random import RandomPicker
 from vmm.vcpu.vcpu import Vm
 
 EVENTS = 400
-FULL_ERAS = ("2.6.25",)
+FULL_ERAS = ("2.6.25", "2.6.28", "5.15")
 ALL_EVENTS, TOUCHES, FAULTS, CHECKPOINTS = 7_176, 2_168, 421, 73
 
 

@@ -24,7 +24,6 @@ Source: KVM 90cb0529dd (2007), 171d595d3b3 (2008, flush under mmu_lock), 95d4c16
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from vmm.bits import P, W
@@ -32,7 +31,7 @@ from vmm.engine.events import Event
 from vmm.engine.ops import mark
 from vmm.features import Feature
 from vmm.mmu import emulator, memslots, pte_write, spte
-from vmm.units import Gfn, Gpa, gpa_to_gfn
+from vmm.units import Gfn, Gpa, gpa_to_gfn, with_number
 from vmm.vcpu import host
 
 if TYPE_CHECKING:
@@ -150,10 +149,7 @@ def _format(gfns: Gfns) -> str:
 
 
 def _set_bit(gfns: Gfns, gfn: int) -> tuple[Gfns, None]:
-    at = bisect_left(gfns, gfn)
-    if at < len(gfns) and gfns[at] == gfn:
-        return gfns, None
-    return (*gfns[:at], gfn, *gfns[at:]), None
+    return with_number(gfns, gfn), None
 
 
 def _take(gfns: Gfns) -> tuple[Gfns, Gfns]:

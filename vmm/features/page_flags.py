@@ -36,7 +36,7 @@ from vmm.features import Feature, notifier
 from vmm.features.host_paging import HostFrame
 from vmm.mmu import shadow_page, spte
 from vmm.mmu.memslots import pfn_of
-from vmm.units import Gfn, Pfn
+from vmm.units import Gfn, Pfn, has_number, with_number, without_number
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Lock
@@ -154,14 +154,6 @@ def _format(flags: PageFlags) -> str:
     return ", ".join(named) or "none"
 
 
-def _with(numbers: Pfns, number: int) -> Pfns:
-    return numbers if number in numbers else tuple(sorted((*numbers, number)))
-
-
-def _without(numbers: Pfns, number: int) -> Pfns:
-    return tuple([other for other in numbers if other != number])
-
-
 def _page(gfn: int, frame: HostFrame) -> Pfn | None:
     """The host page of a frame, if it has one."""
     return pfn_of(gfn, frame.generation) if frame.present else None
@@ -169,19 +161,19 @@ def _page(gfn: int, frame: HostFrame) -> Pfn | None:
 
 def _set(flags: PageFlags, pfn: int, accessed: bool, dirty: bool) -> tuple[PageFlags, None]:
     if accessed:
-        flags = flags._replace(accessed=_with(flags.accessed, pfn))
+        flags = flags._replace(accessed=with_number(flags.accessed, pfn))
     if dirty:
-        flags = flags._replace(dirty=_with(flags.dirty, pfn))
+        flags = flags._replace(dirty=with_number(flags.dirty, pfn))
     return flags, None
 
 
 def _take_accessed(flags: PageFlags, pfn: int, used: bool) -> tuple[PageFlags, bool]:
-    young = used or pfn in flags.accessed
-    return flags._replace(accessed=_without(flags.accessed, pfn)), young
+    young = used or has_number(flags.accessed, pfn)
+    return flags._replace(accessed=without_number(flags.accessed, pfn)), young
 
 
 def _take_dirty(flags: PageFlags, pfn: int) -> tuple[PageFlags, bool]:
-    return flags._replace(dirty=_without(flags.dirty, pfn)), pfn in flags.dirty
+    return flags._replace(dirty=without_number(flags.dirty, pfn)), has_number(flags.dirty, pfn)
 
 
 def _ageing(gfn: int, frame: HostFrame) -> PageAgeing | None:
@@ -198,7 +190,7 @@ def _cleaned(pfn: Pfn, dirty: bool) -> tuple[Event, ...]:
 
 
 def _listed(present: Indexes, index: int, there: bool) -> tuple[Indexes, None]:
-    return (_with(present, index) if there else _without(present, index)), None
+    return (with_number(present, index) if there else without_number(present, index)), None
 
 
 SPEC = Feature(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 from vmm.engine.events import Event
 from vmm.engine.monitor import Finding, Monitor, Step, Verdict, View
 from vmm.engine.world import World
@@ -11,6 +9,7 @@ from vmm.features.dirty_log import DirtyLogRead, DirtyLogTaken, LocklessWritable
 from vmm.hw.events import Access
 from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
+from vmm.units import has_number, with_number
 from vmm.vcpu.events import Enter
 from vmm.vcpu.vcpu import Vm
 
@@ -49,8 +48,8 @@ class DirtyLogExact(Monitor):
                 return (untold, telling, (*owed, (vcpu, gfn))), ()
             case Enter(vcpu) if any(debtor == vcpu for debtor, _ in owed):
                 owed = tuple([debt for debt in owed if debt[0] != vcpu])
-            case Access(_, _, pfn, True) if not _holds(untold, gfn := gfn_of(pfn)):
-                untold = tuple(sorted((*untold, gfn)))
+            case Access(_, _, pfn, True) if not has_number(untold, gfn := gfn_of(pfn)):
+                untold = with_number(untold, gfn)
             case _:
                 return state, ()
         known = frozenset((*telling, *view[self.slots.dirty], *[gfn for _, gfn in owed]))
@@ -64,12 +63,6 @@ class DirtyLogExact(Monitor):
             self.slots.dirty.name,
             f"rmap of gfn {gfn:#x}",
         )
-
-
-def _holds(gfns: Gfns, gfn: int) -> bool:
-    """Whether sorted frames have one among them: long runs have thousands."""
-    at = bisect_left(gfns, gfn)
-    return at < len(gfns) and gfns[at] == gfn
 
 
 def _build(world: World, vm: Vm | None) -> DirtyLogExact | None:

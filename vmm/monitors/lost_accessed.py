@@ -11,6 +11,7 @@ from vmm.features.page_flags import Memslots, PageAged, PageAgeing
 from vmm.hw.events import Access
 from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
+from vmm.units import has_number, with_number, without_number
 from vmm.vcpu.vcpu import Vm
 
 Pfns = tuple[int, ...]
@@ -38,12 +39,12 @@ class LostAccessed(Monitor):
     def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn) if pfn not in state.used:
-                return state._replace(used=tuple(sorted((*state.used, pfn)))), ()
-            case PageAgeing(pfn) if pfn in state.used:
-                return state._replace(asked=tuple(sorted((*state.asked, pfn)))), ()
+            case Access(_, _, pfn) if not has_number(state.used, pfn):
+                return state._replace(used=with_number(state.used, pfn)), ()
+            case PageAgeing(pfn) if has_number(state.used, pfn):
+                return state._replace(asked=with_number(state.asked, pfn)), ()
             case PageAged(pfn, young):
-                left = State(_without(state.used, pfn), _without(state.asked, pfn))
+                left = State(without_number(state.used, pfn), without_number(state.asked, pfn))
                 lost = pfn in state.asked and not young
                 return left, (self._finding(pfn),) if lost else ()
         return state, ()
@@ -56,10 +57,6 @@ class LostAccessed(Monitor):
             self.slots.flags.name,
             f"rmap of gfn {gfn_of(pfn):#x}",
         )
-
-
-def _without(pfns: Pfns, pfn: int) -> Pfns:
-    return tuple([other for other in pfns if other != pfn])
 
 
 def _build(world: World, vm: Vm | None) -> LostAccessed | None:

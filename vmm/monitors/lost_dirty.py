@@ -9,6 +9,7 @@ from vmm.features.page_flags import Memslots, PageCleaned
 from vmm.hw.events import Access
 from vmm.mmu.memslots import gfn_of
 from vmm.monitors import Oracle
+from vmm.units import has_number, with_number, without_number
 from vmm.vcpu.vcpu import Vm
 
 Pfns = tuple[int, ...]
@@ -29,10 +30,10 @@ class LostDirty(Monitor):
     def on_event(self, state: Pfns, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn, True) if pfn not in state:
-                return tuple(sorted((*state, pfn))), ()
-            case PageCleaned(pfn, dirty) if pfn in state:
-                left = tuple([other for other in state if other != pfn])
+            case Access(_, _, pfn, True) if not has_number(state, pfn):
+                return with_number(state, pfn), ()
+            case PageCleaned(pfn, dirty) if has_number(state, pfn):
+                left = without_number(state, pfn)
                 return left, () if dirty else (self._finding(pfn),)
         return state, ()
 
