@@ -123,7 +123,7 @@ class IncrementalAudits:
     an incremental audit missed it is said in the message.
     """
 
-    CHECKPOINT = 256
+    CHECKPOINT = 1024
 
     def __init__(self, oracles: Oracles) -> None:
         self._oracles = oracles
