@@ -26,8 +26,6 @@ CLEAN = [
     ("2.6.23", "page_reclaim"),
     ("2.6.23", "guest_shootdown"),
     ("2.6.28", "stale_after_invlpg"),
-    ("5.15", "emulated_write_order"),
-    ("2026", "stale_gpte"),
 ]
 LATER = ("2.6.28", "3.6", "5.15", "2026")
 NO_QUEUE = "mmu_notifier_count"

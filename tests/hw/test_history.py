@@ -158,7 +158,7 @@ def test_a_history_says_what_the_sets_say(done: list[Store | Invlpg | LoadCr3]) 
         assert found == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(acts(P, A, D, W, U))
 def test_a_compact_history_says_the_same(done: list[Store | Invlpg | LoadCr3]) -> None:
     whole, short = Kept(), Kept(compacts=True)
