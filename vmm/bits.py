@@ -70,6 +70,11 @@ def format_gpte(entry: int) -> str:
     return f"gfn {frame_of(entry):#x} {describe_rights(entry)}{large}"
 
 
+def is_walkable(entry: int) -> bool:
+    """Whether a processor's walk goes on by a shadow entry, or caches it: SDM vol. 3, 4.7, 4.10."""
+    return bool(entry & P) and not entry & RESERVED
+
+
 def format_spte(entry: int) -> str:
     """A shadow entry for a reader."""
     if not entry & P:

@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 
 from tests import catalogue
+from tests.hand import Bench, bench
 from tests.tiny import codes, exhausted, tiny
+from vmm.bits import RESERVED, P, U, W
 from vmm.engine.world import World
 from vmm.errors import UsageError
+from vmm.hw.access import LOAD
 from vmm.hw.layout import REGION, page
-from vmm.hw.speculation import Lost, MayPcpu, Past, past_entries, since_last
+from vmm.hw.speculation import Ahead, AheadPcpu, Lost, MayPcpu, Past, past_entries, since_last
 from vmm.mmu.api import VcpuState
 from vmm.scenario.experiment import prepare
 from vmm.scenario.loading import LoadedScenario
 from vmm.search.exhaustive import search
+from vmm.units import Pfn
 from vmm.vcpu import flush
 from vmm.vcpu.guest import Guest
 from vmm.vcpu.host import Host
@@ -121,6 +125,41 @@ def test_what_may_be_taken_is_no_older_than_what_led_to_it() -> None:
     assert past_entries(lost, 2, 0, 1) == (Past(0x3001, 1),)
     assert past_entries(lost, 2, 0, 2) == ()
     assert (since_last(lost, 1, 0, 0), since_last(lost, 3, 0, 2)) == (4, 2)
+
+
+def tracked(form: str) -> tuple[Bench, Pfn]:
+    """A machine whose host has aged the page, so that a reserved bit is set; and where walks begin.
+
+    Nothing of it is cached.
+    """
+    made = bench(SPACES, features=("access-tracking",), speculative_fills=form)
+    made.do(made.guest.load(DATA))
+    made.do(made.vm.loop.leave(made.vcpu, "test"))
+    assert made.do(made.host.age(FRAME), 1)
+    made.do(made.vcpu.pcpu.flush())
+    made.do(made.vm.loop.to_boundary(made.vcpu, DATA))
+    return made, made.vm.mmu.cache.pages[made.hand[made.vcpu.root].page(DATA)].pfn
+
+
+def test_a_walk_that_could_be_an_old_one_ends_at_a_reserved_bit_too() -> None:
+    made, root = tracked("may")
+    pcpu = made.vcpu.pcpu
+    assert isinstance(pcpu, MayPcpu)
+    elsewhere = (Lost(root, 511, P),)
+    made.hand[pcpu.lost] = elsewhere
+    controls = made.hand[made.vcpu.registers].controls
+    assert made.do(pcpu.walk(4, root, DATA, LOAD, controls)) is None
+    assert made.hand[pcpu.tlb] == ()
+    assert past_entries((Lost(1, 0, P | RESERVED),), 1, 0, 0) == ()
+
+
+def test_a_walk_ahead_caches_nothing_that_has_a_reserved_bit() -> None:
+    made, root = tracked("tasks")
+    pcpu = made.vcpu.pcpu
+    assert isinstance(pcpu, AheadPcpu)
+    made.hand[pcpu.ahead] = Ahead(0, W | U)
+    made.do(pcpu.walk_ahead(4, root, DATA, 0))
+    assert made.hand[pcpu.tlb] == ()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmm.bits import RESERVED, P, U, W, combine, frame_of
+from vmm.bits import P, U, W, combine, frame_of, is_walkable
 from vmm.engine.ops import mark
 from vmm.features import Feature
 from vmm.hw.access import AccessKind, GuestFault
@@ -82,7 +82,7 @@ class PageFault(fault.PageFault):
         """What the fault comes to, if the leaf tells. Between ``walk_begin`` and ``walk_end``."""
         registers = await vcpu.registers
         permitted = grants(leaf.rights, kind, shadow_controls(registers.controls))
-        if not (leaf.spte & P and permitted) or leaf.spte & RESERVED:
+        if not (is_walkable(leaf.spte) and permitted):
             return None
         await mark("spurious fault")
         return FaultResult.RESUME

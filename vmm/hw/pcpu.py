@@ -23,7 +23,7 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vmm.bits import RESERVED, P, U, W, combine, frame_of
+from vmm.bits import U, W, combine, frame_of, is_walkable
 from vmm.engine.ops import atomically, choose, observe
 from vmm.engine.world import ModelObject, World
 from vmm.hw import tlb as tlbs
@@ -269,9 +269,14 @@ def _turn_on(ipi: Ipi, irq: Irq) -> tuple[tuple[Irq], bool]:
     return (Irq.ON,), ipi is Ipi.PENDING
 
 
+def entered(ipi: Ipi) -> Irq:
+    """The guest runs, and leaves at once if an IPI is pending."""
+    return Irq.EXITING if ipi is Ipi.PENDING else Irq.GUEST
+
+
 def _run_guest(ipi: Ipi, irq: Irq) -> tuple[tuple[Irq], None]:
     del irq
-    return (Irq.EXITING if ipi is Ipi.PENDING else Irq.GUEST,), None
+    return (entered(ipi),), None
 
 
 def _look(
@@ -290,7 +295,7 @@ def _drop_upper(caches: StructureCaches, vpid: int) -> tuple[StructureCaches, No
 
 
 def _upper(entry: int, tag: int, gva: Gva, level: int, rights: int) -> UpperEntry | None:
-    if not entry & P:
+    if not is_walkable(entry):
         return None
     prefix = tlbs.prefix_of(gva, level)
     return UpperEntry(tag, level, prefix, frame_of(entry), combine(rights, entry))
@@ -312,7 +317,7 @@ def _fill_from(
     controls: Controls,
 ) -> tuple[tuple[Tlb], TlbEntry | None]:
     rights = combine(rights, entry)
-    if not entry & P or entry & RESERVED or not grants(rights, kind, controls):
+    if not is_walkable(entry) or not grants(rights, kind, controls):
         return (tlb,), None
     filled = TlbEntry(*place, frame_of(entry), rights)
     return (tlbs.fill(tlb, filled),), filled

@@ -33,14 +33,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from vmm.bits import P, U, W, combine, frame_of
+from vmm.bits import P, U, W, combine, frame_of, is_walkable
 from vmm.engine.ops import Op, atomically, choose
 from vmm.engine.tso import BehindBuffer
 from vmm.hw import pcpu
 from vmm.hw import tlb as tlbs
 from vmm.hw.events import TlbFlush, WalkRead
 from vmm.hw.paging import grants
-from vmm.hw.pcpu import Ipi, Irq
+from vmm.hw.pcpu import Ipi, Irq, entered
 from vmm.hw.tlb import StructureCaches, Tlb, TlbEntry, UpperEntry, tag_of
 from vmm.units import Gva, Pfn, page_number, table_index
 
@@ -131,7 +131,7 @@ class MayPcpu(pcpu.Pcpu):
                 event = WalkRead(self.number, table, gva, level)
                 entry = await self.table_entry(table, place).read(event=event)
                 since = since_last(lost, table, place, since)
-            if not entry & P:
+            if not is_walkable(entry):
                 await self.forget_lost()
                 return None
             table, rights = Pfn(frame_of(entry)), combine(rights, entry)
@@ -152,7 +152,7 @@ def past_entries(lost: tuple[Lost, ...], table: int, place: int, since: int) -> 
     found: tuple[Past, ...] = ()
     for at in range(since, len(lost)):
         if lost[at][:2] == (table, place):
-            if lost[at].entry & P:
+            if is_walkable(lost[at].entry):
                 found = (*found, Past(lost[at].entry, since))
             since = at + 1
     return found
@@ -232,7 +232,7 @@ def _walk_on(
     tag, gva, level = at
     if ahead is None:
         return (None, caches, tlb), None
-    if not entry & P:
+    if not is_walkable(entry):
         return (None, caches, tlb), Found(None)
     table, rights = frame_of(entry), combine(ahead.rights, entry)
     if level == 1:
@@ -329,8 +329,7 @@ def note_stores(
 
 def _run_guest(ipi: Ipi, irq: Irq, lost: LostEntries) -> tuple[tuple[Irq, LostEntries], None]:
     del irq
-    entered = Irq.EXITING if ipi is Ipi.PENDING else Irq.GUEST
-    return (entered, () if lost is None else lost), None
+    return (entered(ipi), () if lost is None else lost), None
 
 
 def _fill(tlb: Tlb, entry: TlbEntry) -> tuple[Tlb, None]:
