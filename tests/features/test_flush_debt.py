@@ -58,8 +58,9 @@ def test_write_protection_pays() -> None:
     assert (debt(made), asked(made)) == (0, True)
 
 
-def test_the_dirty_log_pays() -> None:
-    made = indebted("dirty-log")
+@pytest.mark.parametrize("feature", ["dirty-log", "unlocked-dirty-flush"])
+def test_the_dirty_log_pays(feature: str) -> None:
+    made = indebted(feature)
     made.do(made.host.get_dirty_log(), 2)
     assert (debt(made), asked(made)) == (0, True)
 

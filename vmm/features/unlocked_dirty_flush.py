@@ -36,8 +36,10 @@ class Host(fast_page_fault.Host):
         async with mmu.lock:
             gfns = await self.take_bitmap()
             lost = await self.write_protect(gfns)
+            owed = lost or await mmu.shadowing.flush_owed()
         if lost:
             await mark("dirty page write-protected")
+        if owed:
             await mmu.flusher.flush_remote(None)
         await mark(DirtyLogRead(gfns))
         return gfns
