@@ -34,6 +34,13 @@ class ForeignAwait(UsageError):
     code = "task/foreign-await"
 
 
+def missing_feature(who: str, feature: str) -> UsageError:
+    """``who`` does what a machine can do only with the feature."""
+    return UsageError(
+        f'{who} does what needs the feature {feature}: give the machine features=("{feature}",)'
+    )
+
+
 class ScheduleError(UsageError):
     """A schedule token or file that cannot be read."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from vmm.bugs import Bug
 from vmm.features import dirty_log
+from vmm.units import with_number
 
 
 class Memslots(dirty_log.Memslots):
@@ -23,7 +24,7 @@ class Memslots(dirty_log.Memslots):
         """The fix is a locked instruction (set_bit_le)."""
         gfns = await self.dirty
         if gfn not in gfns:
-            await self.dirty.set(tuple(sorted((*gfns, gfn))))
+            await self.dirty.set(with_number(gfns, gfn))
 
 
 SPEC = Bug(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from vmm.bugs import Bug
 from vmm.features import pcid
 from vmm.hw.events import RegistersWritten
+from vmm.vcpu.flush import flusher_of
 from vmm.vcpu.requests import MMU_SYNC
 
 
@@ -26,7 +27,7 @@ class Roots(pcid.Roots):
             await pcid.flush_current(vcpu)
         await self.exchange(vcpu, written)
         if not written.keeps:
-            await pcid.flusher_of(vcpu).make_request(vcpu, MMU_SYNC)
+            await flusher_of(vcpu.mmu).make_request(vcpu, MMU_SYNC)
 
 
 SPEC = Bug(

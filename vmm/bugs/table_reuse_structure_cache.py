@@ -16,7 +16,7 @@ from vmm.bugs import Bug
 from vmm.mmu import zap
 from vmm.mmu.api import VcpuState
 from vmm.mmu.shadow_page import ShadowPage
-from vmm.vcpu import flush
+from vmm.vcpu.flush import flusher_of
 
 NO_REQUEST = 0
 
@@ -33,8 +33,7 @@ class Zap(zap.Zap):
         if has_leaves:
             await self.flush_zapped(me)
         else:
-            assert isinstance(self.mmu.flusher, flush.Flush)
-            await self.mmu.flusher.ask_all(me, NO_REQUEST)
+            await flusher_of(self.mmu).ask_all(me, NO_REQUEST)
         if await page.root_count:
             await self.keep_root(me, page, header)
         else:

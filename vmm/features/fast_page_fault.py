@@ -77,9 +77,7 @@ class ShadowPage(shadow_page.ShadowPage):
         """Replace a present spte by another; gives what was there, which may be ``old | W``."""
         if not (is_volatile(old) and new & P):
             return await super().exchange(index, old, new)
-        while not await self[index].cas(old, new):
-            old = await self[index]
-        return old
+        return await self.xchg(index, old, new)
 
 
 class SetSpte(dirty_log.SetSpte):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.engine.ops import atomically, mark
+from vmm.engine.ops import atomically
 from vmm.features import Feature, mmu_reload, two_phase_zap
 from vmm.features.two_phase_zap import Prepared, zap_of
 from vmm.hw.events import GiveBack
@@ -31,10 +31,10 @@ from vmm.mmu.shadow_page import Header
 
 if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
-    from vmm.mmu.page_cache import Bucket, Numbers
+    from vmm.mmu.page_cache import Bucket
     from vmm.mmu.role import Role
     from vmm.mmu.shadow_page import ShadowPage
-    from vmm.units import Gfn
+    from vmm.units import Gfn, Numbers
 
 
 class PageCache(mmu_reload.PageCache):
@@ -88,19 +88,15 @@ class Zap(two_phase_zap.Zap):
 class Recycle(two_phase_zap.Recycle):
     """Recycles what nobody runs on."""
 
-    async def free_some(self, me: VcpuState) -> None:
-        """Zap the oldest pages if too few are free. Holds: mmu_lock."""
-        free = len(await self.mmu.cache.free)
-        if free >= self.min_free:
-            return
-        await mark("pages recycled")
-        zap, prepared = zap_of(self.mmu), Prepared()
-        while free + len(prepared) < self.refill:
+    async def prepare_oldest(self, me: VcpuState, wanted: int) -> Prepared:
+        """Take so many out of sight; what one zap takes with it is off the list for the next."""
+        prepared: Prepared = ()
+        while len(prepared) < wanted:
             oldest = await self.oldest_unused()
             if oldest is None:
                 break
-            prepared += await zap.prepare(me, oldest)
-        await zap.commit(me, prepared)
+            prepared += await zap_of(self.mmu).prepare(me, oldest)
+        return prepared
 
     async def oldest_unused(self) -> ShadowPage | None:
         """The oldest page that is no root in use."""

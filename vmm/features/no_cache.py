@@ -20,10 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.bits import P, frame_of
 from vmm.features import Feature
 from vmm.mmu import fault, roots, shadowing, zap
-from vmm.mmu.api import NO_PAGE, NO_ROOT
 from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import ShadowPage
@@ -81,16 +79,8 @@ class Zap(zap.Zap):
     async def invlpg(self, vcpu: VcpuState, gva: Gva) -> None:
         """Drop the leaf of ``gva`` from the vCPU's shadow. Holds: nothing at the start."""
         async with self.mmu.lock:
-            root = await vcpu.root
-            if root == NO_ROOT or root.page(gva) == NO_PAGE:
-                return
-            page = self.mmu.cache.pages[root.page(gva)]
-            for level in range(root.level, 1, -1):
-                spte = await page[table_index(gva, level)]
-                if not spte & P:
-                    return
-                page = self.mmu.cache.page_at(frame_of(spte))
-            if await self.drop_spte(page, 1, table_index(gva, 1)):
+            page = await self.mmu.cache.leaf_page(await vcpu.root, gva)
+            if page is not None and await self.drop_spte(page, 1, table_index(gva, 1)):
                 await self.mmu.flusher.flush_local(vcpu)
 
 

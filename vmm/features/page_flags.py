@@ -36,7 +36,8 @@ from vmm.features import Feature, notifier
 from vmm.features.host_paging import HostFrame
 from vmm.mmu import shadow_page, spte
 from vmm.mmu.memslots import pfn_of
-from vmm.units import Gfn, Pfn, has_number, with_number, without_number
+from vmm.mmu.shadow_page import listed
+from vmm.units import Gfn, Numbers, Pfn, has_number, with_number, without_number
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Lock
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from vmm.mmu.mmu import ShadowMmu
 
 Pfns = tuple[int, ...]
-Indexes = tuple[int, ...]
 
 
 class PageAgeing(Event, frozen=True):
@@ -90,8 +90,7 @@ class ShadowPage(shadow_page.ShadowPage):
 
     async def exchange(self, index: int, old: int, new: int) -> int:
         """Replace an spte; gives what was there in the very end."""
-        while not await self[index].cas(old, new):
-            old = await self[index]
+        old = await self.xchg(index, old, new)
         if bool(old) != bool(new):
             await self.present.update(_listed, index, bool(new))
         return old
@@ -189,8 +188,8 @@ def _cleaned(pfn: Pfn, dirty: bool) -> tuple[Event, ...]:
     return PageCleaned(pfn, dirty), Goal("dirty page taken" if dirty else "clean page taken")
 
 
-def _listed(present: Indexes, index: int, there: bool) -> tuple[Indexes, None]:
-    return (with_number(present, index) if there else without_number(present, index)), None
+def _listed(present: Numbers, index: int, there: bool) -> tuple[Numbers, None]:
+    return listed(present, index, there), None
 
 
 SPEC = Feature(

@@ -52,8 +52,9 @@ from vmm.hw.tlb import Tlb, tag_of
 from vmm.mmu import roots
 from vmm.mmu.api import NO_PAGE, NO_ROOT, Root
 from vmm.units import Gva
-from vmm.vcpu import control, flush, guest
+from vmm.vcpu import control, guest
 from vmm.vcpu import vcpu as vcpus
+from vmm.vcpu.flush import flusher_of
 from vmm.vcpu.requests import MMU_SYNC, TLB_FLUSH_CURRENT
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Roots(roots.Roots):
         if kept != NOTHING and kept.cr3 & PCID_MASK == pcid:
             await self.forget_kept(vcpu)
         if (await vcpu.registers).cr3 & PCID_MASK == pcid:
-            flusher = flusher_of(vcpu)
+            flusher = flusher_of(vcpu.mmu)
             await flusher.make_request(vcpu, MMU_SYNC)
             await flusher.make_request(vcpu, TLB_FLUSH_CURRENT)
 
@@ -317,12 +318,6 @@ def roots_of(vcpu: vcpus.Vcpu) -> Roots:
     """The roots of such a machine."""
     assert isinstance(vcpu.mmu.roots, Roots)
     return vcpu.mmu.roots
-
-
-def flusher_of(vcpu: vcpus.Vcpu) -> flush.Flush:
-    """Who makes requests of vCPUs."""
-    assert isinstance(vcpu.mmu.flusher, flush.Flush)
-    return vcpu.mmu.flusher
 
 
 def _exchange(

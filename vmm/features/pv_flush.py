@@ -43,9 +43,10 @@ from vmm.features.unsync import roots_of
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.mmu import emulator
 from vmm.units import Gpa, Gva
-from vmm.vcpu import flush, guest
+from vmm.vcpu import guest
 from vmm.vcpu import vcpu as vcpus
 from vmm.vcpu.events import EmulatorTranslated, FlushDeferred
+from vmm.vcpu.flush import flusher_of
 from vmm.vcpu.requests import STEAL_UPDATE
 
 if TYPE_CHECKING:
@@ -91,9 +92,7 @@ class Vcpu(vcpus.Vcpu):
 
     async def sched_in(self) -> None:
         """It runs again, and looks at the byte before it enters the guest."""
-        flusher = self.mmu.flusher
-        assert isinstance(flusher, flush.Flush)
-        await flusher.make_request(self, STEAL_UPDATE)
+        await flusher_of(self.mmu).make_request(self, STEAL_UPDATE)
 
     async def take_byte(self) -> int:
         """Say that the vCPU runs; what the byte was, in one step."""

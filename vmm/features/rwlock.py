@@ -40,14 +40,13 @@ from vmm.features.unsync import shadowing_of, unsync_page
 from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.paging import PagingMode
 from vmm.mmu import fault, mmu, shadow_page
-from vmm.mmu.api import NO_PAGE, NO_ROOT, FaultResult
-from vmm.units import Gfn, Gva, table_index
+from vmm.mmu.api import FaultResult
+from vmm.units import Gfn, Gva, table_index, with_number
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Lock
     from vmm.engine.world import World
     from vmm.mmu.api import VcpuState
-    from vmm.mmu.shadow_page import ShadowPage as AnyShadowPage
 
 
 class Leaf(NamedTuple):
@@ -92,9 +91,7 @@ class ShadowPage(shadow_page.ShadowPage):
         """Change the bits of an spte by cmpxchg; gives what it replaced."""
         if not (old & P and new & P and frame_of(old) == frame_of(new)):
             return await super().exchange(index, old, new)
-        while not await self[index].cas(old, new):
-            old = await self[index]
-        return old
+        return await self.xchg(index, old, new)
 
 
 class Shadowing(unsync.Shadowing):
@@ -123,7 +120,7 @@ class Shadowing(unsync.Shadowing):
         """Mark a link, by a read and a store; whether there was no mark before."""
         marks = await parent.unsync_children
         if index not in marks:
-            await parent.unsync_children.set(tuple(sorted((*marks, index))))
+            await parent.unsync_children.set(with_number(marks, index))
         return not marks
 
 
@@ -160,19 +157,12 @@ class PageFault(fault.PageFault):
 
     async def leaf_of(self, vcpu: VcpuState, gva: Gva) -> Leaf | None:
         """The present leaf of a translation. No page goes away while mmu_lock is shared."""
-        root = await vcpu.root
-        if root == NO_ROOT or root.page(gva) == NO_PAGE:
+        page = await self.mmu.cache.leaf_page(await vcpu.root, gva)
+        if page is None:
             return None
-        page: AnyShadowPage = self.mmu.cache.pages[root.page(gva)]
-        for level in range(root.level, 0, -1):
-            index = table_index(gva, level)
-            spte = await page[index]
-            if not spte & P:
-                return None
-            if level == 1:
-                return Leaf(page.number, index, spte)
-            page = self.mmu.cache.page_at(frame_of(spte))
-        return None
+        index = table_index(gva, 1)
+        spte = await page[index]
+        return Leaf(page.number, index, spte) if spte & P else None
 
 
 def rw_mmu(made: mmu.ShadowMmu) -> ShadowMmu:

@@ -76,12 +76,16 @@ class Recycle(recycle.Recycle):
         if free >= self.min_free:
             return
         await mark("pages recycled")
-        zap, prepared = zap_of(self.mmu), Prepared()
+        await zap_of(self.mmu).commit(me, await self.prepare_oldest(me, self.refill - free))
+
+    async def prepare_oldest(self, me: VcpuState, wanted: int) -> Prepared:
+        """Take so many of the oldest pages out of everybody's sight, as far as there are."""
+        prepared: Prepared = ()
         for number in await self.mmu.cache.active:
-            prepared += await zap.prepare(me, self.mmu.cache.pages[number])
-            if free + len(prepared) >= self.refill:
+            prepared += await zap_of(self.mmu).prepare(me, self.mmu.cache.pages[number])
+            if len(prepared) >= wanted:
                 break
-        await zap.commit(me, prepared)
+        return prepared
 
 
 def zap_of(mmu: ShadowMmu) -> Zap:

@@ -54,11 +54,11 @@ from vmm.hw.access import AccessKind, GuestFault
 from vmm.hw.events import Invlpg
 from vmm.hw.memory import part_of
 from vmm.mmu import fault, page_cache, roots, shadow_page, shadowing, zap
-from vmm.mmu.api import NO_PAGE, NO_ROOT, FaultResult, Root, ShadowPageSynced, ShadowPageUnsync
+from vmm.mmu.api import NO_PAGE, FaultResult, Root, ShadowPageSynced, ShadowPageUnsync
 from vmm.mmu.guest_walk import GuestWalk
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, SpteRef
-from vmm.units import Gfn, Gva, Pfn, table_index
+from vmm.units import Gfn, Gva, Numbers, Pfn, table_index, with_number, without_number
 from vmm.vcpu import flush
 from vmm.vcpu.requests import MMU_SYNC
 
@@ -69,8 +69,6 @@ if TYPE_CHECKING:
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
     from vmm.vcpu.vcpu import Vcpu
-
-Indexes = tuple[int, ...]
 
 
 class ShadowPage(shadow_page.ShadowPage):
@@ -87,7 +85,7 @@ class ShadowPage(shadow_page.ShadowPage):
     ) -> None:
         super().__init__(world, number, lock, sptes)
         self.unsync = world.cell(f"sp{number} unsync", False, guard=Guard.FULL, lock=lock)
-        self.unsync_children: Cell[Indexes] = world.cell(
+        self.unsync_children: Cell[Numbers] = world.cell(
             f"sp{number} unsync children", (), guard=Guard.WRITE, lock=lock, marked=True
         )
 
@@ -225,15 +223,8 @@ class Shadowing(shadowing.Shadowing):
 
     async def invlpg_root(self, vcpu: VcpuState, root: Root, gva: Gva) -> None:
         """The same below one root. Holds: mmu_lock."""
-        if root == NO_ROOT or root.page(gva) == NO_PAGE:
-            return
-        page = self.mmu.cache.pages[root.page(gva)]
-        for level in range(root.level, 1, -1):
-            spte = await page[table_index(gva, level)]
-            if not spte & P:
-                return
-            page = self.mmu.cache.page_at(frame_of(spte))
-        if await unsync_page(page).unsync:
+        page = await self.mmu.cache.leaf_page(root, gva)
+        if page is not None and await unsync_page(page).unsync:
             await self.drop_invalidated(vcpu, page, table_index(gva, 1))
 
     async def drop_invalidated(
@@ -356,15 +347,13 @@ def roots_of(mmu: ShadowMmu) -> Roots:
     return mmu.roots
 
 
-def _add_index(indexes: Indexes, index: int) -> tuple[Indexes, bool]:
+def _add_index(indexes: Numbers, index: int) -> tuple[Numbers, bool]:
     """With ``index``; whether there was none before."""
-    if index in indexes:
-        return indexes, False
-    return tuple(sorted((*indexes, index))), not indexes
+    return with_number(indexes, index), not indexes
 
 
-def _remove_index(indexes: Indexes, index: int) -> tuple[Indexes, None]:
-    return tuple([i for i in indexes if i != index]), None
+def _remove_index(indexes: Numbers, index: int) -> tuple[Numbers, None]:
+    return without_number(indexes, index), None
 
 
 SPEC = Feature(

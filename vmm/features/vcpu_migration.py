@@ -39,8 +39,9 @@ from vmm.hw import pcpu as hw_pcpu
 from vmm.hw import tlb as tlbs
 from vmm.hw.events import TlbFlush
 from vmm.hw.tlb import Tlb
-from vmm.vcpu import flush, run_loop
+from vmm.vcpu import run_loop
 from vmm.vcpu import vcpu as vcpus
+from vmm.vcpu.flush import flusher_of
 from vmm.vcpu.requests import TLB_FLUSH
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class RunLoop(run_loop.RunLoop):
 
     async def arrive(self, vcpu: Vcpu) -> None:
         """Forget what an earlier stay has left in the TLB here."""
-        await flusher_of(vcpu).make_request(vcpu, TLB_FLUSH)
+        await flusher_of(vcpu.mmu).make_request(vcpu, TLB_FLUSH)
 
 
 def migrating(vcpu: vcpus.Vcpu) -> Vcpu:
@@ -199,15 +200,9 @@ def current(vcpu: Vcpu) -> CurrentPcpu:
     return vcpu.pcpu
 
 
-def flusher_of(vcpu: Vcpu) -> flush.Flush:
-    """Who makes requests of vCPUs."""
-    assert isinstance(vcpu.mmu.flusher, flush.Flush)
-    return vcpu.mmu.flusher
-
-
 def others(vcpu: Vcpu) -> tuple[Cell[int], ...]:
     """Where the threads of the other vCPUs are."""
-    return tuple([migrating(v).thread for v in flusher_of(vcpu).vcpus if v is not vcpu])
+    return tuple([migrating(v).thread for v in flusher_of(vcpu.mmu).vcpus if v is not vcpu])
 
 
 def _drop_vpid(tlb: Tlb, vpid: int) -> tuple[Tlb, None]:

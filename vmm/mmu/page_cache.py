@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmm.bits import P, frame_of
 from vmm.engine.cells import CellArray, Guard
 from vmm.engine.ops import atomically, mark, wait_until
 from vmm.engine.world import ModelObject, World
 from vmm.hw.events import GiveBack, Take
-from vmm.mmu.api import PoolExhausted, ShadowPageFreed, ShadowPageMade
+from vmm.mmu.api import NO_PAGE, NO_ROOT, PoolExhausted, ShadowPageFreed, ShadowPageMade
 from vmm.mmu.role import Role
 from vmm.mmu.shadow_page import Header, ShadowPage, make_spte_array
-from vmm.units import Gfn
+from vmm.units import Gfn, Gva, Numbers, table_index
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell, Lock
+    from vmm.mmu.api import Root
 
 Bucket = tuple[tuple[Role, int], ...]
-Numbers = tuple[int, ...]
 
 
 def _format_bucket(bucket: Bucket) -> str:
@@ -69,6 +70,18 @@ class PageCache(ModelObject):
     def page_at(self, pfn: int) -> ShadowPage:
         """The shadow page that lies in a host frame."""
         return self.pages[pfn - self.pages[0].pfn]
+
+    async def leaf_page(self, root: Root, gva: Gva) -> ShadowPage | None:
+        """The page of level 1 on the way from a root; None if that ends above. Holds: mmu_lock."""
+        if root == NO_ROOT or root.page(gva) == NO_PAGE:
+            return None
+        page = self.pages[root.page(gva)]
+        for level in range(root.level, 1, -1):
+            spte = await page[table_index(gva, level)]
+            if not spte & P:
+                return None
+            page = self.page_at(frame_of(spte))
+        return page
 
     async def find(self, gfn: Gfn, role: Role) -> ShadowPage | None:
         """Look a shadow page up by its key."""

@@ -12,7 +12,7 @@ from vmm.engine.cells import CellArray, Guard
 from vmm.engine.ops import atomically
 from vmm.engine.world import ModelObject, World
 from vmm.mmu.role import Role
-from vmm.units import Gfn, Pfn
+from vmm.units import Gfn, Numbers, Pfn, with_number, without_number
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell, Lock
@@ -100,6 +100,15 @@ class ShadowPage(ModelObject):
         await self.set_spte(index, new)
         return old
 
+    async def xchg(self, index: int, old: int, new: int) -> int:
+        """Store ``new`` over an spte that may change without the lock; gives what it replaced.
+
+        ``old`` is what the caller has read. The index of present ones does not follow.
+        """
+        while not await self[index].cas(old, new):
+            old = await self[index]
+        return old
+
 
 def make_spte_array(world: World, lock: Lock) -> CellArray[SpteRef, int]:
     """The sptes of all shadow pages of a VM."""
@@ -127,13 +136,13 @@ def remove_ref(refs: Refs, ref: SpteRef) -> tuple[Refs, bool]:
     return (*refs[:at], *refs[at + 1 :]), True
 
 
+def listed(present: Numbers, index: int, there: bool) -> Numbers:
+    """The indexes of present sptes with one of them there, or not there."""
+    return with_number(present, index) if there else without_number(present, index)
+
+
 def _store(
     old: int, present: tuple[int, ...], index: int, spte: int
 ) -> tuple[tuple[int, tuple[int, ...]], None]:
     del old
-    if bool(spte) != (index in present):
-        if spte:
-            present = tuple(sorted((*present, index)))
-        else:
-            present = tuple(i for i in present if i != index)
-    return (spte, present), None
+    return (spte, listed(present, index, bool(spte))), None

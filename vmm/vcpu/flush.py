@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vmm.engine.events import EventSpec
     from vmm.hw.pcpu import Pcpu
     from vmm.mmu.api import VcpuState
+    from vmm.mmu.mmu import ShadowMmu
 
 
 class Flush(ModelObject):
@@ -70,6 +71,12 @@ class Flush(ModelObject):
     async def wait_for_acks(self, pcpus: tuple[Pcpu, ...]) -> None:
         """Wait until each of these has taken its IPI."""
         await wait_until(tuple(pcpu.ipi for pcpu in pcpus), _all_taken)
+
+
+def flusher_of(mmu: ShadowMmu) -> Flush:
+    """Who flushes for an MMU, with all that it can do for vCPUs."""
+    assert isinstance(mmu.flusher, Flush)
+    return mmu.flusher
 
 
 def _set_bit(requests: int, bit: int) -> tuple[int, bool]:

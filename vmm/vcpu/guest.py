@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vmm.bits import NX, A, D, U, W
 from vmm.engine.ops import fence, mark
 from vmm.engine.world import ModelObject
-from vmm.errors import UsageError
+from vmm.errors import UsageError, missing_feature
 from vmm.hw.access import AccessKind, GeneralProtection, GuestFault
 from vmm.hw.events import InvpcidType
 from vmm.hw.layout import WINDOW, Page
@@ -280,9 +280,7 @@ class Guest(ModelObject):
 
     async def flush_preempted(self, number: int) -> bool:
         """Have another vCPU flush before it runs again; False if it runs and wants an IPI."""
-        raise UsageError(
-            'the guest knows nothing of preemption: give the machine features=("pv-flush",)'
-        )
+        raise _missing("pv-flush")
 
     async def close(self) -> None:
         """The last thing that happens on this vCPU: userspace closes it."""
@@ -332,9 +330,7 @@ class Guest(ModelObject):
 
 
 def _missing(feature: str) -> UsageError:
-    return UsageError(
-        f'the guest does what needs the feature {feature}: give the machine features=("{feature}",)'
-    )
+    return missing_feature("the guest", feature)
 
 
 def _check_size(size: int) -> None:

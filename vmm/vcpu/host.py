@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmm.engine.ops import mark
 from vmm.engine.world import ModelObject
-from vmm.errors import UsageError
+from vmm.errors import UsageError, missing_feature
 from vmm.units import Gfn
 
 if TYPE_CHECKING:
@@ -77,7 +77,4 @@ class Host(ModelObject):
 
 
 def _missing(feature: str) -> UsageError:
-    return UsageError(
-        f"the host thread does what needs the feature {feature}: "
-        f'give the machine features=("{feature}",)'
-    )
+    return missing_feature("the host thread", feature)
