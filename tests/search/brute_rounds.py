@@ -19,11 +19,16 @@ from vmm.engine.world import World
 
 @dataclass
 class Graph:
-    """All states, numbered by depth. ``steps``: source, task, whether it gets on, target."""
+    """All states, numbered by depth. ``steps``: source, task, whether it gets on, target.
+
+    ``overtaken``: for each step the tasks, other than optional ones, that wait for the lock that it
+    takes.
+    """
 
     world: World
     depths: list[int] = field(default_factory=list)
     steps: list[tuple[int, int, bool, int]] = field(default_factory=list)
+    overtaken: dict[tuple[int, int, bool, int], set[int]] = field(default_factory=dict)
     enabled: list[set[int]] = field(default_factory=list)
     quiet: list[int] = field(default_factory=list)
     deadlocks: list[int] = field(default_factory=list)
@@ -54,14 +59,20 @@ class Graph:
     def fair(self, steps: list[tuple[int, int, bool, int]]) -> set[int]:
         """States of fair rounds in which nobody gets on."""
         steps = [step for step in steps if not step[2]]
+        return self.rounds(steps)
+
+    def rounds(self, steps: list[tuple[int, int, bool, int]]) -> set[int]:
+        """States of fair rounds of these steps."""
         reach, found = _closure(len(self.depths), steps), set[int]()
         for state, reached in enumerate(reach):
             if reached >> state & 1 and state not in found:
                 part = {n for n, r in enumerate(reach) if reached >> n & 1 and r >> state & 1}
-                moving = {task for source, task, _, to in steps if {source, to} <= part}
+                within = [step for step in steps if {step[0], step[3]} <= part]
+                moving = {task for _, task, _, _ in within}
                 always = set.intersection(*[self.enabled[n] for n in part])
+                polite = [step for step in within if self.overtaken[step] <= moving]
                 if always <= moving:
-                    found |= part
+                    found |= part if polite == within else self.rounds(polite)
         return found
 
 
@@ -105,10 +116,13 @@ def all_states(world: World, limit: int) -> Graph | None:
             choices = []
         for choice in choices:
             prefix = (*prefixes[at], choice)
+            waiting = queued_behind(prefixes[at], world, choice[0])
             after = Execution(world, prefix)
             gets_on = bool(set(after.goals[goals:]) & set(world.goals))
             gets_on = gets_on and graph.kind(choice[0]) is TaskKind.FOREGROUND
-            graph.steps.append((at, choice[0], gets_on, number(prefix, after)))
+            step = (at, choice[0], gets_on, number(prefix, after))
+            graph.steps.append(step)
+            graph.overtaken[step] = waiting
             after.close()
         at += 1
     return graph if len(prefixes) <= limit else None
@@ -118,6 +132,20 @@ def able(execution: Execution) -> set[int]:
     """The tasks that can step and are not optional."""
     kinds = [task.kind for task in execution.world.tasks]
     return {task for task, _ in execution.choices() if kinds[task] is not TaskKind.OPTIONAL}
+
+
+def queued_behind(prefix: Prefix, world: World, task: int) -> set[int]:
+    """Who waits for the lock that a task takes next, if it takes one."""
+    here = Execution(world, prefix)
+    ops = [None if op is None or op.kind != "acquire" else op.cell for op in here.pending]
+    here.close()
+    kinds = [made.kind for made in world.tasks]
+    return {
+        other
+        for other, cell in enumerate(ops)
+        if cell is not None and cell is ops[task] and other != task
+        if kinds[other] is not TaskKind.OPTIONAL
+    }
 
 
 def shown(execution: Execution) -> object:
@@ -147,6 +175,7 @@ def goes_round(world: World, schedule: Schedule) -> bool:
     branches = iter(schedule.branches)
     prefix: list[Choice] = []
     states, always, goals = [], set(range(len(world.tasks))), list[int]()
+    overtaken = set[int]()
     for task in [*schedule.tasks, None]:
         here = Execution(world, tuple(prefix))
         if len(prefix) >= first:
@@ -156,6 +185,8 @@ def goes_round(world: World, schedule: Schedule) -> bool:
         if task is not None:
             op = here.pending[task]
             assert op is not None
+            if len(prefix) >= first:
+                overtaken |= queued_behind(tuple(prefix), world, task)
             prefix.append((task, next(branches) if op.kind == "choose" else None))
         here.close()
     steps = list(zip(schedule.tasks[first:], goals, goals[1:], strict=False))
@@ -165,5 +196,5 @@ def goes_round(world: World, schedule: Schedule) -> bool:
         for (_, before, after), kind in zip(steps, kinds, strict=True)
     ]
     moving = {task for task, _, _ in steps}
-    fair = always <= moving and TaskKind.OPTIONAL not in kinds
+    fair = always | overtaken <= moving and TaskKind.OPTIONAL not in kinds
     return bool(steps) and states[0] == states[-1] and fair and not any(gets_on)

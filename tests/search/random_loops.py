@@ -18,6 +18,7 @@ BACKGROUND = (
     (TaskKind.EVENTUAL, "await wait_until({c}, bool)\nawait {d}.set(1)"),
     (TaskKind.EVENTUAL, "while True:\n    await wait_until({c}, bool)\n    await {c}.set(0)"),
     (TaskKind.EVENTUAL, "while True:\n    await {c}.update(flip)"),
+    (TaskKind.EVENTUAL, "while True:\n    async with locks[0]:\n        await {c}.update(flip)"),
     (TaskKind.DAEMON, "while True:\n    await {c}.update(flip)"),
     (TaskKind.DAEMON, "while True:\n    await wait_until({c}, bool)\n    await {c}.set(0)"),
     (TaskKind.DAEMON, "while True:\n    async with locks[0]:\n        await {c}.set(1)"),

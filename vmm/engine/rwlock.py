@@ -8,8 +8,8 @@
                                                                       has it alone
 
 Who shares a lock may read what it guards, and store nothing: but to cells that say so
-(``Cell.shared_with``), under further locks or under none. Like other locks these have no queue, so
-readers may keep a writer waiting; the kernel's queue.
+(``Cell.shared_with``), under further locks or under none. As with other locks it is the judgement
+of endless runs that knows of a queue, in which readers and writers stand alike (``qrwlock``).
 
 Source: Linux include/linux/rwlock.h, kernel/locking/qrwlock.c.
 """

@@ -30,7 +30,7 @@ from vmm.search.columns import Columns
 from vmm.search.compiled import Compiled, Loops, is_installed
 from vmm.search.forest import Forest
 from vmm.search.judge import Judge
-from vmm.search.liveness import livelock
+from vmm.search.liveness import Queues, awaited_locks, livelock, taken_locks
 from vmm.search.moves import Moves
 from vmm.search.parted import PartedStates
 from vmm.search.paths import Paths
@@ -363,17 +363,31 @@ class _Search:
 
         An inescapable one comes before one that is fair only.
         """
-        found = self.steps.lasso(self.world, self.tables, self.moves, self.paths.count)
+        queues = Queues(self.awaited, self.taken)
+        found = self.steps.lasso(self.world, self.tables, self.moves, self.paths.count, queues)
         if found is None:
             return
-        path, row = self.paths.to(found.start), self.start()
-        stem = self.unfold(path)
+        stem = self.unfold(self.paths.to(found.start))
         steps = stem + self.unfold([way.edge for way in found.round])
-        self.tables.follow(row, stem)
+        row = self.behind(stem)
         pending, ops = self.pending(row), self.tables.follow(row, steps[len(stem) :])
         finding = livelock(self.world, pending, len(stem), ops, is_lost=found.is_lost)
         schedule = self.schedule(steps, repeats_from=len(stem) if found.round else None)
         self.first = len(steps), (finding,), schedule
+
+    def behind(self, steps: Sequence[int]) -> list[int]:
+        """The local states that a path of edges from the start leads to."""
+        row = self.start()
+        self.tables.follow(row, steps)
+        return row
+
+    def awaited(self, state: int) -> dict[int, int]:
+        row = self.behind(self.unfold(self.paths.to(state)))
+        return awaited_locks(self.world, self.pending(row))
+
+    def taken(self, move: int) -> tuple[int, ...]:
+        steps = [self.tables.taken[edge] for edge in self.moves.edges[move]]
+        return taken_locks([self.automata[step.task].ops[step.local] for step in steps])
 
     # --- result ---
 

@@ -11,12 +11,18 @@ hardware that may act need not, so it saves nobody.
   never looked at, because a run ends there. Hardware that never rests is one by itself.
 
 Fair means weakly fair (justice): each foreground, daemon or eventual task steps in the round, or
-cannot step in some state of it. So it is enough to judge whole strongly connected components of the
-graph without the steps that make progress: if a task can always step in a component and never
-does, the same holds in all rounds within.
+cannot step in some state of it. And locks have queues: a task that waits for a lock all round is
+not overtaken by another one that takes it.
+
+It is enough to judge whole strongly connected components of the graph without the steps that make
+progress. If a task can always step in a component and never does, the same holds in all rounds
+within. If it waits for a lock and never steps, no round is fair that takes the lock, so these
+steps are taken away, and the components of the rest are judged in the same way.
 
 Source: Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981); Tarjan, Depth-First
-Search and Linear Graph Algorithms (1972).
+Search and Linear Graph Algorithms (1972); for what is taken away, Emerson, Lei, Modalities for
+Model Checking (1987). Linux has queued spinlocks on x86 since 2.6.25 (tickets) and 4.2 (qspinlock),
+queued readers and writers since 3.16, and mutexes that are handed over to who waits since 4.10.
 """
 
 from __future__ import annotations
@@ -28,7 +34,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from vmm.engine.events import Event, Goal
 from vmm.engine.monitor import Finding
+from vmm.engine.ops import Acquire
 from vmm.engine.task import TaskKind
+from vmm.engine.tso import bare
 from vmm.engine.waits import waiting
 
 if TYPE_CHECKING:
@@ -55,6 +63,15 @@ Ways = Mapping[int, Sequence[Way]]
 """
 
 
+class Queues(NamedTuple):
+    """Who waits for which lock, and who takes it, in the numbers of the states and edges."""
+
+    awaited: Callable[[int], Mapping[int, int]]
+    """In a state: the lock that each task waits for or is about to take; see ``awaited_locks``."""
+    taken: Callable[[int], Collection[int]]
+    """The locks that an edge takes."""
+
+
 class Lasso(NamedTuple):
     """A round and the state in which it begins and ends.
 
@@ -73,7 +90,30 @@ def is_progress(world: World, task: Task, events: Iterable[Event]) -> bool:
     )
 
 
-def lasso(ways: Ways, enabled: Mapping[int, int], lost: Sequence[bool] | None) -> Lasso | None:
+def queue_of(op: Op | None) -> int | None:
+    """The number of the lock that an op waits for and takes."""
+    inner = bare(op) if op is not None else None
+    return inner.cell.index if isinstance(inner, Acquire) else None
+
+
+def awaited_locks(world: World, pending: Sequence[Op | None]) -> dict[int, int]:
+    """By task: the lock that it waits for or is about to take. Who need not act does not wait."""
+    queues = {task.index: queue_of(pending[task.index]) for task in world.tasks}
+    return {
+        task.index: lock
+        for task in world.tasks
+        if (lock := queues[task.index]) is not None and task.kind is not TaskKind.OPTIONAL
+    }
+
+
+def taken_locks(ops: Iterable[Op]) -> tuple[int, ...]:
+    """The locks that these ops take."""
+    return tuple([lock for op in ops if (lock := queue_of(op)) is not None])
+
+
+def lasso(
+    ways: Ways, enabled: Mapping[int, int], lost: Sequence[bool] | None, queues: Queues
+) -> Lasso | None:
     """The fair round that is reached first, if there is any; else the first lost state.
 
     ``ways`` leaves out optional steps and those that make progress; ``enabled`` is for each of its
@@ -81,45 +121,85 @@ def lasso(ways: Ways, enabled: Mapping[int, int], lost: Sequence[bool] | None) -
     states from which no end is reached; if there are any, the round must be among them.
     """
     first: int | None = None
-    for component in components({state: [way.target for way in ways[state]] for state in ways}):
-        start = min(component)
-        sooner = (first is None or start < first) and (lost is None or lost[start])
-        if sooner and _is_fair(component, ways, enabled):
-            first, within = start, component
+    judged = [ways]
+    while judged:
+        for inside in _parts(judged.pop()):
+            start = min(inside)
+            sooner = (first is None or start < first) and (lost is None or lost[start])
+            if not sooner or not _is_fair(inside, enabled):
+                continue
+            rest = _without_overtaking(start, inside, queues)
+            if rest is inside:
+                first, within = start, inside
+            else:
+                judged.append(rest)
     if first is None:
         return None if lost is None else Lasso(lost.index(True), (), is_lost=True)
-    inside = {state: [way for way in ways[state] if way.target in within] for state in within}
-    return Lasso(first, _round(first, inside, enabled), is_lost=lost is not None)
+    return Lasso(first, _round(first, within, enabled, queues), is_lost=lost is not None)
 
 
-def _is_fair(component: Collection[int], ways: Ways, enabled: Mapping[int, int]) -> bool:
+def _parts(ways: Ways) -> Iterator[Ways]:
+    """The strongly connected components, each with the ways that stay in it."""
+    for part in components({state: [way.target for way in ways[state]] for state in ways}):
+        yield {state: [way for way in ways[state] if way.target in part] for state in part}
+
+
+def _is_fair(inside: Ways, enabled: Mapping[int, int]) -> bool:
     """Whether every task that can always step in a component does so somewhere."""
-    always, stepping = -1, 0
-    for state in component:
+    always = -1
+    for state in inside:
         always &= enabled[state]
-        for way in ways[state]:
-            if way.target in component:
-                stepping |= 1 << way.task
-    return not always & ~stepping
+    return not always & ~_stepping(inside)
 
 
-def _round(start: int, inside: Ways, enabled: Mapping[int, int]) -> tuple[Way, ...]:
+def _stepping(inside: Ways) -> int:
+    """The mask of the tasks that step in a component."""
+    stepping = 0
+    for out in inside.values():
+        for way in out:
+            stepping |= 1 << way.task
+    return stepping
+
+
+def _without_overtaking(start: int, inside: Ways, queues: Queues) -> Ways:
+    """A component without steps that take a lock for which a task waits that never steps in it.
+
+    As that one never steps, it waits for the same lock in all states. The very component if there
+    is no such step.
+    """
+    stepping = _stepping(inside)
+    awaited = [lock for task, lock in queues.awaited(start).items() if not stepping >> task & 1]
+    edges = dict.fromkeys([way.edge for out in inside.values() for way in out])
+    overtaking = {edge: None for edge in edges if any(x in awaited for x in queues.taken(edge))}
+    if not overtaking:
+        return inside
+    return {
+        state: [way for way in out if way.edge not in overtaking] for state, out in inside.items()
+    }
+
+
+def _round(start: int, inside: Ways, enabled: Mapping[int, int], queues: Queues) -> tuple[Way, ...]:
     """From ``start`` and back, past what each task needs: its step, or a state where it has none.
 
-    The nearest first, so it is short, but maybe not shortest.
+    Who takes locks in the component must step, so that it is not overtaken while it waits. The
+    nearest first, so it is short, but maybe not shortest.
     """
-    needed, at, taken = enabled[start], start, list[Way]()
+    queuing = 0
+    for way in [way for out in inside.values() for way in out if queues.taken(way.edge)]:
+        queuing |= 1 << way.task
+    needed, at, taken = enabled[start] | queuing, start, list[Way]()
+    due = {state: enabled[state] | queuing for state in inside}
     while needed:
-        taken += _nearest(at, inside, partial(_meets, needed, enabled))
+        taken += _nearest(at, inside, partial(_meets, needed, due))
         at = taken[-1].target
-        needed &= ~(1 << taken[-1].task) & enabled[at]
+        needed &= ~(1 << taken[-1].task) & due[at]
     if at != start or not taken:
         taken += _nearest(at, inside, lambda way: way.target == start)
     return tuple(taken)
 
 
-def _meets(needed: int, enabled: Mapping[int, int], way: Way) -> bool:
-    return bool(needed & (1 << way.task | ~enabled[way.target]))
+def _meets(needed: int, due: Mapping[int, int], way: Way) -> bool:
+    return bool(needed & (1 << way.task | ~due[way.target]))
 
 
 def _nearest(at: int, ways: Ways, wanted: Callable[[Way], bool]) -> list[Way]:
@@ -196,8 +276,8 @@ def livelock(
         code="livelock/fair",
         message=f"{_repeats(first, len(round_))}, passing nobody over, and no foreground task gets "
         f"on: {'; '.join(_who(world, pending, round_))}",
-        rule="where no task that could always step is passed over for ever, a foreground task ends "
-        "or reaches a goal in the end",
+        rule="where no task is passed over for ever that could always step or is next in the queue "
+        "of a lock, a foreground task ends or reaches a goal in the end",
         source="Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981)",
         cells=_cells(round_),
     )

@@ -15,7 +15,6 @@ left out at the end of a state, so that it is the same state whenever the cell w
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,15 @@ from vmm.engine.monitor import Change, Finding, Step, View
 from vmm.engine.oracles import Oracles, States, stuck
 from vmm.engine.schedule import Schedule
 from vmm.engine.task import TaskKind
-from vmm.search.liveness import Way, is_progress, lasso, livelock
+from vmm.search.liveness import (
+    Queues,
+    Way,
+    awaited_locks,
+    is_progress,
+    lasso,
+    livelock,
+    taken_locks,
+)
 from vmm.search.result import Result, Verdict
 
 if TYPE_CHECKING:
@@ -335,10 +342,19 @@ class ReferenceSearch:
             enabled[source] |= 1 << task
             if not is_progress(self.world, self.world.tasks[task], edge.events):
                 ways[source].append(Way(task, target, at))
-        found = lasso(ways, enabled, lost if any(lost) else None)
+        locals_of = [locals_ for _, locals_, _ in self.numbers]
+
+        def awaited(number: int) -> dict[int, int]:
+            return awaited_locks(self.world, self.pending(locals_of[number]))
+
+        def taken(step: int) -> tuple[int, ...]:
+            source, (task, _), _ = self.steps[step]
+            return taken_locks([self.automata[task].ops[locals_of[source][task]]])
+
+        found = lasso(ways, enabled, lost if any(lost) else None, Queues(awaited, taken))
         if found is None:
             return
-        _, locals_, _ = next(itertools.islice(self.numbers, found.start, None))
+        locals_ = locals_of[found.start]
         stem, now, ops = self.path_to(found.start), list(locals_), []
         round_ = [self.steps[way.edge][1] for way in found.round]
         for task, edge in round_:

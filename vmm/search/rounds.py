@@ -1,7 +1,8 @@
 """A round that may repeat for ever, seen by a live run.
 
 What a search says of a fair livelock is checked here on real coroutines: the steps lead back to
-the very same state, no task that could always step was passed over, and nobody got on.
+the very same state, no task was passed over that could always step, nor overtaken that waits for a
+lock, and nobody got on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from vmm.engine.automaton import op_key, require_capture
 from vmm.engine.capture import capture, value_key
 from vmm.engine.task import TaskKind
-from vmm.search.liveness import is_progress, livelock
+from vmm.search.liveness import awaited_locks, is_progress, livelock, queue_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,12 +37,17 @@ class Round:
         self._rest = _rest(run)
         self._ops: list[tuple[int, Op]] = []
         self._always = -1
+        self._overtaken = 0
         self._gets_on = False
 
     def step(self, number: int, op: Op) -> None:
         """A task is about to step."""
         self._ops.append((number, op))
         self._always &= self._run.mask
+        if (taken := queue_of(op)) is not None:
+            for task, lock in awaited_locks(self._run.world, self._run.pending).items():
+                if lock == taken and task != number:
+                    self._overtaken |= 1 << task
 
     def saw(self, number: int, events: Iterable[Event]) -> None:
         """The events of a step."""
@@ -60,7 +66,7 @@ class Round:
         run = self._run
         stepping = dict.fromkeys([number for number, _ in self._ops])
         passed_over = any(
-            self._always >> task.index & 1 and task.index not in stepping
+            (self._always | self._overtaken) >> task.index & 1 and task.index not in stepping
             for task in run.tasks
             if task.kind is not TaskKind.OPTIONAL
         )

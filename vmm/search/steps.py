@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vmm.engine.task import TaskKind
 from vmm.search.arrays import Flags, Ints, Numbers, roomier, smallest_type
-from vmm.search.liveness import Lasso, Way, components, is_progress, lasso
+from vmm.search.liveness import Lasso, Queues, Way, components, is_progress, lasso
 
 if TYPE_CHECKING:
     from vmm.engine.world import World
@@ -146,7 +146,9 @@ class Steps:
 
     # --- rounds ---
 
-    def lasso(self, world: World, tables: Tables, moves: Moves, states: int) -> Lasso | None:
+    def lasso(
+        self, world: World, tables: Tables, moves: Moves, states: int, queues: Queues
+    ) -> Lasso | None:
         """The livelock of a world with so many states, if it has any; see ``liveness.lasso``."""
         lost = self.lost(states)
         ways: dict[int, list[Way]] = {}
@@ -156,9 +158,8 @@ class Steps:
             ways = self._ways(states, again, away, moves.tasks) if again.any() else {}
         if lost is None and not ways:
             return None
-        return lasso(
-            ways, self._enabled(states, ways, moves.tasks), None if lost is None else lost.tolist()
-        )
+        enabled = self._enabled(states, ways, moves.tasks)
+        return lasso(ways, enabled, None if lost is None else lost.tolist(), queues)
 
     def _ways(self, states: int, again: Flags, away: Flags, tasks: Numbers) -> dict[int, list[Way]]:
         """The steps that may be part of a fair round."""
