@@ -25,6 +25,7 @@ SCENARIO = Scenario(
     goals=("table synced", "far page read"),
     bugs=("unsync-child-link",),
     small={"loads": 1},
+    modes=("4-level", "5-level"),  # entries above a directory that can be written
 )
 
 

@@ -28,6 +28,7 @@ SCENARIO = Scenario(
         features=("unsync",),
     ),
     goals=("table synced", "store emulated", "read through both levels"),
+    modes=("4-level", "5-level"),  # entries of eight bytes, and as many levels
 )
 
 
