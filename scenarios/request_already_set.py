@@ -22,6 +22,7 @@ SCENARIO = Scenario(
     ),
     goals=("zapped",),
     bugs=("request-already-set",),
+    modes=("4-level", "5-level"),  # where the tables lie
 )
 
 

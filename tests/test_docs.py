@@ -94,6 +94,10 @@ class Family(NamedTuple):
     lock: str
 
 
+LOOSER = {Guard.EXCHANGE: Guard.WRITE}
+"""What the guard of a cell is without the features that let it be exchanged."""
+
+
 class Machine(NamedTuple):
     """What a machine is made of: locks by name, families of cells, fields of a shadow page."""
 
@@ -129,7 +133,10 @@ def build(config: MachineConfig) -> Machine:
     assert isinstance(vm, Vm)
     plain = [cell for cell in world.cells if not isinstance(cell, Lock) and cell.array is None]
     made = [*arrays, *((INSTANCE.sub("N", cell.name), cell.guard, cell.lock) for cell in plain)]
-    families = {name: Family(name, guard, _lock_name(lock, vm)) for name, guard, lock in made}
+    families = {
+        name: Family(name, LOOSER.get(guard, guard), _lock_name(lock, vm))
+        for name, guard, lock in made
+    }
     fields = [
         name
         for name, value in vars(vm.mmu.cache.pages[0]).items()
@@ -183,6 +190,14 @@ def test_every_guarded_cell_has_its_row_with_guard_and_lock() -> None:
         if family.guard is not Guard.NONE
     }
     assert said == made
+
+
+def test_features_that_exchange_sptes_without_the_lock_are_named() -> None:
+    modules = discover("vmm.features")
+    parts = {name: getattr(modules[name], "ShadowPage", None) for name in features()}
+    made = [name for name, part in parts.items() if part and part.spte_guard is Guard.EXCHANGE]
+    said = rows("locking", "Guarded cells", "cells")["spte"][2]
+    assert [name for name in features() if f"`{name}`" in said] == made
 
 
 def test_every_other_cell_has_its_row_with_the_reason() -> None:

@@ -12,13 +12,20 @@ from vmm.search.exhaustive import search
 
 
 @pytest.mark.parametrize("buffered", [False, True])
-@pytest.mark.parametrize(("stores", "found"), [(False, []), (True, ["lock/unguarded"])])
-def test_a_cmpxchg_may_race_with_the_holder_of_a_write_guard(
-    buffered: bool, stores: bool, found: list[str]
+@pytest.mark.parametrize(
+    ("guard", "stores", "found"),
+    [
+        (Guard.EXCHANGE, False, []),
+        (Guard.EXCHANGE, True, ["lock/unguarded"]),
+        (Guard.WRITE, False, ["lock/unguarded"]),
+    ],
+)
+def test_a_cmpxchg_may_race_with_the_lock_s_holder_where_the_guard_says_so(
+    buffered: bool, guard: Guard, stores: bool, found: list[str]
 ) -> None:
     world = World()
     lock = world.lock("lock")
-    cell = world.cell("spte", 0, guard=Guard.WRITE, lock=lock, marked=True)
+    cell = world.cell("spte", 0, guard=guard, lock=lock, marked=True)
 
     async def changes() -> None:
         if stores:

@@ -31,7 +31,9 @@ class Guard(enum.Enum):
     FULL = "guarded"
     """Reads and writes need the lock."""
     WRITE = "write guarded"
-    """Stores need the lock. Reads and compare-and-swaps may race with them and are marked."""
+    """Stores need the lock. Reads may race with them and are marked."""
+    EXCHANGE = "write guarded, but for compare-and-swap"
+    """Like ``WRITE``, but who has no lock may compare and swap."""
 
 
 class Cell(Generic[V]):

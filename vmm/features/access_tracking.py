@@ -31,6 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmm.bits import RESERVED, P, W, frame_of
+from vmm.engine.cells import Guard
 from vmm.engine.ops import mark
 from vmm.features import Feature, lockless_walk, page_flags
 from vmm.hw.paging import PagingMode
@@ -52,6 +53,12 @@ def is_tracked(spte: int) -> bool:
 def make_tracked(spte: int) -> int:
     """The same, for the next access to be seen."""
     return (spte | RESERVED) & ~W
+
+
+class ShadowPage(page_flags.ShadowPage):
+    """A vCPU restores its tracked sptes without the lock."""
+
+    spte_guard = Guard.EXCHANGE
 
 
 class SetSpte(page_flags.SetSpte):

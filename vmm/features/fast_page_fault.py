@@ -45,6 +45,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vmm.bits import P, W
+from vmm.engine.cells import Guard
 from vmm.engine.ops import mark
 from vmm.features import Feature, dirty_log, lockless_walk
 from vmm.features.dirty_log import LocklessWritable, slots_of
@@ -72,6 +73,8 @@ def is_volatile(spte: int) -> bool:
 
 class ShadowPage(shadow_page.ShadowPage):
     """Its volatile sptes are replaced by a locked exchange."""
+
+    spte_guard = Guard.EXCHANGE
 
     async def exchange(self, index: int, old: int, new: int) -> int:
         """Replace a present spte by another; gives what was there, which may be ``old | W``."""

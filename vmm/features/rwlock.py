@@ -33,6 +33,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmm.bits import P, W, frame_of
+from vmm.engine.cells import Guard
 from vmm.engine.ops import mark
 from vmm.engine.rwlock import RwLock, make_rwlock
 from vmm.features import Feature, unsync
@@ -86,6 +87,8 @@ class ShadowMmu(mmu.ShadowMmu):
 
 class ShadowPage(shadow_page.ShadowPage):
     """Its sptes change under a shared lock, too."""
+
+    spte_guard = Guard.EXCHANGE
 
     async def exchange(self, index: int, old: int, new: int) -> int:
         """Change the bits of an spte by cmpxchg; gives what it replaced."""

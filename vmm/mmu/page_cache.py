@@ -49,7 +49,7 @@ class PageCache(ModelObject):
         *,
         page_class: type[ShadowPage] = ShadowPage,
     ) -> None:
-        self.sptes = make_spte_array(world, lock)
+        self.sptes = make_spte_array(world, lock, page_class.spte_guard)
         self.pages = tuple(page_class(world, n, lock, self.sptes) for n in range(capacity))
         self.free: Cell[Numbers] = world.cell(
             "free pages", tuple(range(capacity)), guard=Guard.FULL, lock=lock, observable=False

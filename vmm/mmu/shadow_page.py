@@ -5,7 +5,7 @@ Source: KVM cea0f0e7ea (2007).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from vmm.bits import format_spte
 from vmm.engine.cells import CellArray, Guard
@@ -61,6 +61,7 @@ class ShadowPage(ModelObject):
     ``mmu_valid_gen``: the generation that the page was made in (with the feature fast-zap).
     """
 
+    spte_guard: ClassVar[Guard] = Guard.WRITE
     unsync: Cell[bool] | None = None
     mmu_valid_gen: Cell[int] | None = None
 
@@ -110,13 +111,13 @@ class ShadowPage(ModelObject):
         return old
 
 
-def make_spte_array(world: World, lock: Lock) -> CellArray[SpteRef, int]:
+def make_spte_array(world: World, lock: Lock, guard: Guard) -> CellArray[SpteRef, int]:
     """The sptes of all shadow pages of a VM."""
     return world.array(
         "spte",
         0,
         label=lambda ref: f"spte {ref}",
-        guard=Guard.WRITE,
+        guard=guard,
         lock=lock,
         marked=True,
         format=format_spte,

@@ -33,10 +33,11 @@ class LockGuard(Monitor):
             lock = cell.lock
             if lock is None:
                 continue
-            stores = cell in op.written and not isinstance(bare(op), Cas)
+            swaps = cell.guard is Guard.EXCHANGE and isinstance(bare(op), Cas)
+            stores = cell in op.written and not swaps
             if may_touch(cell, task.index, partial(seen_by, task, view=view), stores=stores):
                 continue
-            if cell.guard is Guard.FULL or (cell.guard is Guard.WRITE and stores):
+            if cell.guard is Guard.FULL or stores:
                 found.append(
                     SPEC.finding(
                         "lock/unguarded",
@@ -58,8 +59,9 @@ SPEC = Oracle(
     title="guarded cells are touched only by who has their lock",
     source="Documentation/virt/kvm/locking.rst; Savage et al., Eraser (1997)",
     rule=(
-        "a guarded cell is accessed, and a write-guarded one stored to, only under its lock; where "
-        "that is shared, a cell is stored to only with the further locks that it names"
+        "a guarded cell is accessed, and a write-guarded one stored to, only under its lock, but "
+        "that an spte may be swapped without it where a feature says so; where the lock is shared, "
+        "a cell is stored to only with the further locks that it names"
     ),
     build=_build,
 )

@@ -126,7 +126,7 @@ class Reduction:
         kind = self._world.tasks[task].kind
         if not quiet or kind not in (TaskKind.FOREGROUND, TaskKind.EVENTUAL):
             return False
-        if any(cell.guard is Guard.WRITE for cell in op.written):
+        if any(cell.guard is not Guard.FULL for cell in op.written):
             return False
         if self._is_shown(op) or any(self._is_exposed(cell) for cell in op.cells):
             return False
