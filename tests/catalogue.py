@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from vmm.discovery import discover
@@ -14,25 +15,28 @@ RECORDED = "linux-guest"
 """Not a world to be searched whole: a long recorded guest."""
 
 
-def scenarios() -> list[LoadedScenario]:
+@cache
+def scenarios() -> tuple[LoadedScenario, ...]:
     """Every shipped scenario, by path."""
     paths = sorted(SCENARIOS.rglob("*.py"))
-    return [load(str(path)) for path in paths if not path.name.startswith("_")]
+    return tuple(load(str(path)) for path in paths if not path.name.startswith("_"))
 
 
-def searchable() -> list[LoadedScenario]:
+@cache
+def searchable() -> tuple[LoadedScenario, ...]:
     """Those that are small enough to be searched whole."""
-    return [loaded for loaded in scenarios() if loaded.slug != RECORDED]
+    return tuple(loaded for loaded in scenarios() if loaded.slug != RECORDED)
 
 
-def shows() -> list[tuple[LoadedScenario, str]]:
+@cache
+def shows() -> tuple[tuple[LoadedScenario, str], ...]:
     """Each scenario with each bug that one of both says it shows."""
     own = [(bug, module.SPEC.scenario) for bug, module in discover("vmm.bugs").items()]
-    return [
+    return tuple(
         (loaded, bug)
         for loaded in searchable()
         for bug in (*loaded.scenario.bugs, *(bug for bug, name in own if name == loaded.name))
-    ]
+    )
 
 
 def small(loaded: LoadedScenario, *bugs: str) -> Experiment:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import pkgutil
+import sys
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from vmm.errors import UsageError
@@ -23,7 +24,8 @@ def discover(package_name: str) -> dict[str, ModuleType]:
     ``__path__`` takes part like the package's own. Errors: a module that cannot be imported.
     """
     package = import_module(package_name)
-    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    files = [file for folder in package.__path__ for file in Path(folder).iterdir()]
+    names = sorted(file.stem for file in files if file.suffix == ".py")
     modules = {
         public_name(name): _imported(f"{package_name}.{name}")
         for name in names
@@ -33,6 +35,8 @@ def discover(package_name: str) -> dict[str, ModuleType]:
 
 
 def _imported(module_name: str) -> ModuleType:
+    if (known := sys.modules.get(module_name)) is not None:
+        return known  # discovery is asked often, the import system takes its time
     try:
         return import_module(module_name)
     except Exception as error:
