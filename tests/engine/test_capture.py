@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.engine.capture_oracle import Program, op
 from vmm.engine import capture as module
+from vmm.engine import capture_values
 from vmm.engine.capture import Registry, capture, close, self_test, value_key
 from vmm.engine.capture_code import CodeFacts
 from vmm.errors import CaptureRefused, UsageError
@@ -88,6 +89,21 @@ def test_numbers_go_by_identity() -> None:
     registry = Registry()
     registry.add([], "empty")
     assert registry.number_of([]) is None
+
+
+def test_what_is_registered_late_is_not_read_as_before() -> None:
+    registry, value = Registry(), (Record(1, 2),)
+    assert "record" in repr(value_key(value, registry))
+    registry.add(value[0], "record")
+    assert value_key(value, registry) == ("tuple", ("registered", 0))
+
+
+def test_few_keys_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_values, "RECALLED", 3)
+    registry = Registry()
+    keys = [value_key((number,), registry) for number in range(5)]
+    assert keys == [("tuple", number) for number in range(5)]
+    assert [value for value, _ in registry.recalled.values()] == [(3,), (4,)]
 
 
 def test_a_registered_object_is_kept_alive() -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Generator, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NewType
@@ -21,7 +21,7 @@ import pytest
 from tests.engine import capture_programs, capture_tables
 from tests.engine.capture_oracle import Oracle, Program, op
 from tests.engine.capture_programs import GATE, REGISTRY, row
-from vmm.engine.capture import capture
+from vmm.engine.capture import Remembered, capture
 from vmm.errors import CaptureRefused
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,6 +274,25 @@ def test_capturing_changes_nothing(oracle: Oracle) -> None:
 
     for history in oracle.histories(oracle.row.depth):
         assert oracle.trace(history, visit) == oracle.trace(history)
+
+
+def test_what_is_remembered_is_what_would_be_read(oracle: Oracle) -> None:
+    for history in oracle.histories(oracle.row.depth):
+        remembered: Remembered = []
+        keys: list[tuple[Hashable, Hashable]] = []
+
+        def visit(
+            coro: Program,
+            remembered: Remembered = remembered,
+            keys: list[tuple[Hashable, Hashable]] = keys,
+        ) -> None:
+            with contextlib.suppress(CaptureRefused):
+                quick = capture(coro, REGISTRY, remembered=remembered)
+                REGISTRY.recalled.clear()
+                keys.append((quick, capture(coro, REGISTRY)))
+
+        oracle.trace(history, visit)
+        assert all(quick == thorough for quick, thorough in keys)
 
 
 def places(coro: Any) -> tuple[int, ...]:

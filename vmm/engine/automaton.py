@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vmm.engine.capture import Registry, capture, close, self_test, value_key
+from vmm.engine.capture import Registry, Remembered, capture, close, self_test, value_key
 from vmm.engine.events import Event, resolve
 from vmm.engine.live import foreign_await
 from vmm.engine.ops import Choose, Op
@@ -109,10 +109,11 @@ class _Arrival(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A suspended coroutine and the op that it has published."""
+    """A suspended coroutine, the op that it has published, and its last capture."""
 
     program: Program
     op: Op
+    remembered: Remembered
 
 
 class Automaton:
@@ -141,7 +142,7 @@ class Automaton:
         self._doubts: list[tuple[int, int]] = []
         program = task.start()
         self._function = getattr(program, "__qualname__", task.name)
-        self.start = self._advance(program, None)
+        self.start = self._advance(program, [], None)
 
     def close(self) -> None:
         """Discard the coroutines that are kept; what was learned stays."""
@@ -220,8 +221,8 @@ class Automaton:
 
     def _resume(self, arrival: _Arrival) -> int:
         """Let a coroutine at the source of ``arrival`` go on; gives the local state it gets to."""
-        program, _ = self._waiting_at(arrival.source, arrival.history)
-        return self._advance(program, arrival)
+        waiting = self._waiting_at(arrival.source, arrival.history)
+        return self._advance(waiting.program, waiting.remembered, arrival)
 
     def _waiting_at(self, local: int, history: int) -> _Waiting:
         """A coroutine at a local state: one that was kept, or a fresh one that is led there."""
@@ -236,10 +237,11 @@ class Automaton:
             op = self._send(program, result)
         if op is None:
             raise self._two_ways(local, local, ENDED)
-        if self._ids.get(self._key(program, op)) != local:
+        remembered: Remembered = []
+        if self._ids.get(self._key(program, op, remembered)) != local:
             close(program)
             raise self._two_ways(local, local, op)
-        return _Waiting(program, op)
+        return _Waiting(program, op, remembered)
 
     def _results_to(self, local: int, history: int) -> list[Any]:
         results = []
@@ -248,20 +250,20 @@ class Automaton:
             local, history = arrival.source, arrival.history
         return results[::-1]
 
-    def _advance(self, program: Program, arrival: _Arrival | None) -> int:
+    def _advance(self, program: Program, remembered: Remembered, arrival: _Arrival | None) -> int:
         """Resume ``program``; number the local state, and keep the coroutine if it is of use."""
         op = self._send(program, arrival and arrival.result)
         if op is None:
             return ENDED
-        key = self._key(program, op)
+        key = self._key(program, op, remembered)
         local = self._ids.setdefault(key, len(self.ops))
         if local == len(self.ops):
             self._add(op, key[1], arrival)
-            self._keep(local, 0, _Waiting(program, op))
+            self._keep(local, 0, _Waiting(program, op, remembered))
         elif len(self._arrivals[local]) == 1 and local % self._stride == 0:
             self._arrivals[local].append(arrival)
             self._doubts.extend([(local, number) for number in self._following[local]])
-            self._keep(local, 1, _Waiting(program, op))
+            self._keep(local, 1, _Waiting(program, op, remembered))
         else:
             close(program)
         return local
@@ -295,10 +297,12 @@ class Automaton:
             raise ForeignAwait(message)
         return op
 
-    def _key(self, program: Program, op: Op) -> tuple[Hashable, Hashable]:
+    def _key(self, program: Program, op: Op, remembered: Remembered) -> tuple[Hashable, Hashable]:
         """The local state: what the coroutine holds, and the op it waits at."""
+        registry = self._world.registry
         try:
-            return capture(program, self._world.registry, op_key=self._op_key), self._op_key(op)
+            held = capture(program, registry, op_key=self._op_key, remembered=remembered)
+            return held, self._op_key(op)
         except BaseException:
             close(program)
             raise

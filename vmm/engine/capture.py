@@ -26,7 +26,14 @@ from vmm.engine.capture_code import CodeFacts
 from vmm.engine.capture_values import FAILURES, OpKey, Reader, Registry, Wrapper, reason_of
 from vmm.errors import CaptureRefused, UsageError
 
-__all__ = ["Registry", "capture", "close", "self_test", "value_key"]
+__all__ = ["Registry", "Remembered", "capture", "close", "self_test", "value_key"]
+
+Remembered = list[tuple[object, object, Hashable]]
+"""Levels of one coroutine's last capture: whose, what it awaited, and its key, or None.
+
+A level that still awaits the same object has not run since. Its key is the same again if nothing
+that was read there can change or is numbered.
+"""
 
 
 def capture(
@@ -34,16 +41,33 @@ def capture(
     registry: Registry,
     *,
     op_key: OpKey | None = None,
+    remembered: Remembered | None = None,
 ) -> Hashable:
     """The key of ``coro``, which must be suspended at an op.
 
     ``op_key`` is asked first about objects of classes that are not built in; None or
-    NotImplemented means that the object is not its own.
+    NotImplemented means that the object is not its own. With ``remembered``, which is empty at
+    first, only the levels that ran since the last capture of that coroutine are read.
     """
     levels = _levels(coro)
     chain = [link for level in levels for link in (level.owner, level.awaited)]
     reader = Reader(registry, op_key, chain)
-    return tuple([_level_key(level, reader) for level in levels])
+    if remembered is None:
+        return tuple([_level_key(level, reader) for level in levels])
+    keys = []
+    for depth, level in enumerate(levels):
+        owner, awaited, key = remembered[depth] if depth < len(remembered) else _NOT_YET
+        ran = owner is not level.owner or awaited is not level.awaited
+        if ran or key is None:
+            reader.lasting = True
+            key = _level_key(level, reader)
+        if ran:
+            remembered[depth:] = [(level.owner, level.awaited, key if reader.lasting else None)]
+        keys.append(key)
+    return tuple(keys)
+
+
+_NOT_YET = (None, None, None)
 
 
 def value_key(value: object, registry: Registry, where: str = "a value") -> Hashable:

@@ -25,6 +25,8 @@ from typing import Any
 from vmm.engine.capture_code import CodeFacts
 
 OpKey = Callable[[object], Hashable]
+RECALLED = 1 << 16
+"""Values whose keys are kept; then all of them are dropped."""
 Handler = Callable[["Reader", Any], Hashable]
 
 # Only to ask whether two names mean one object: whoever keeps such a number keeps the object too,
@@ -43,12 +45,14 @@ class Registry:
         self._entries: list[tuple[object, str]] = []
         self._codes: dict[int, CodeFacts] = {}
         self._handlers: dict[type, Handler] = {}
+        self.recalled: dict[int, tuple[object, Hashable]] = {}
 
     def add(self, obj: object, name: str) -> int:
         """Register ``obj``; its number is the same however often that is done."""
         number = self._numbers.setdefault(_identity(obj), len(self._entries))
         if number == len(self._entries):
             self._entries.append((obj, name))
+            self.recalled.clear()
         return number
 
     def number_of(self, obj: object) -> int | None:
@@ -56,6 +60,15 @@ class Registry:
 
     def name_of(self, number: int) -> str:
         return self._entries[number][1]
+
+    def recall(self, value: object, key: Hashable) -> None:
+        """Keep the key of a value that cannot change, and the value: its identity stays its own.
+
+        Ops are never among them, which have no key but the one that ``op_key`` gives.
+        """
+        if len(self.recalled) == RECALLED:
+            self.recalled.clear()
+        self.recalled[_identity(value)] = value, key
 
     def facts(self, code: types.CodeType) -> CodeFacts:
         """What captures need to know of ``code``."""
@@ -87,15 +100,18 @@ def reason_of(failure: Exception) -> str:
 class Reader:
     """One capture: numbers what it meets, so that aliases show.
 
-    ``chain`` is what it has met already: the coroutines that are being awaited.
+    ``chain`` is what it has met already: the coroutines that are being awaited. ``lasting`` stays
+    true as long as nothing is read that can change, or whose key depends on what was met before.
     """
 
-    __slots__ = ("_chain", "_met", "_op_key", "registry")
+    __slots__ = ("_chain", "_met", "_op_key", "_recalled", "lasting", "registry")
 
     def __init__(
         self, registry: Registry, op_key: OpKey | None = None, chain: Sequence[object] = ()
     ) -> None:
         self.registry = registry
+        self.lasting = True
+        self._recalled = registry.recalled
         self._op_key = op_key
         self._chain = chain
         self._met: dict[int, tuple[int, object]] = {}
@@ -113,6 +129,17 @@ class Reader:
         kind = type(value)
         if kind is int or kind is str or value is None:
             return value
+        known = self._recalled.get(_identity(value))
+        if known is not None:
+            return known[1]
+        before, self.lasting = self.lasting, True
+        key = self._key_of(value, kind)
+        if self.lasting:
+            self.registry.recall(value, key)
+            self.lasting = before
+        return key
+
+    def _key_of(self, value: object, kind: type) -> Hashable:
         if (plain := _PLAIN.get(kind)) is not None:
             return plain(self, value)
         number = self.registry.number_of(value)
@@ -120,13 +147,16 @@ class Reader:
             return ("registered", number)
         met = self._met.get(_identity(value))
         if met is not None:
+            self.lasting = False
             return ("met", met[0])
         if (shared := _SHARED.get(kind)) is not None:
+            self.lasting = False
             self._meet(value)
             return shared(self, value)
         if self._op_key is not None:
             key = self._op_key(value)
             if key is not None and key is not NotImplemented:
+                self.lasting = False
                 return ("op", key)
         return self.registry.handler(kind)(self, value)
 
