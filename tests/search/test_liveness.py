@@ -22,7 +22,7 @@ from vmm.engine.world import World
 from vmm.errors import Diverged
 from vmm.search import exhaustive, reference
 from vmm.search.liveness import components
-from vmm.search.replay import CheckedRun
+from vmm.search.replay import ReplayedRun
 from vmm.search.result import Result
 from vmm.strategies.recorded import RecordedPicker
 
@@ -103,7 +103,7 @@ def replays_on_every_host(
         world = World()
         world.goals = goals
         build(world)
-        run = CheckedRun(
+        run = ReplayedRun(
             world,
             RecordedPicker(schedule),
             step_budget=len(schedule.tasks),
@@ -322,7 +322,7 @@ def test_components_of_long_chains(length: int) -> None:
 def test_a_round_that_does_not_close_has_diverged() -> None:
     world = World()
     polite(world)
-    run = CheckedRun(world, RecordedPicker(Schedule(b"\0\0\0")), step_budget=2, repeats_from=1)
+    run = ReplayedRun(world, RecordedPicker(Schedule(b"\0\0\0")), step_budget=2, repeats_from=1)
     with pytest.raises(Diverged, match="the steps 2 to 2 do not lead back"):
         driver("direct")(run)
 
@@ -337,6 +337,6 @@ def test_a_round_that_passes_somebody_over_is_no_finding(
     world = World()
     build(world)
     schedule = Schedule(bytes(tasks))
-    run = CheckedRun(world, RecordedPicker(schedule), step_budget=12, repeats_from=first)
+    run = ReplayedRun(world, RecordedPicker(schedule), step_budget=12, repeats_from=first)
     outcome = driver("direct")(run)
     assert (outcome.ending, outcome.findings) == (Ending.STEP_BUDGET, ())

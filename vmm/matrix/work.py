@@ -21,7 +21,7 @@ from vmm.scenario.loading import load
 from vmm.search.exhaustive import search
 from vmm.search.liveness import is_livelock
 from vmm.search.preemptions import fewest_preemptions
-from vmm.search.replay import CheckedRun
+from vmm.search.replay import ReplayedRun
 from vmm.search.result import Result, Verdict
 from vmm.search.sampling import Budget, sample
 from vmm.strategies.recorded import RecordedPicker
@@ -181,7 +181,7 @@ def look_for(pair: Pair) -> Found:
 
 def _witnessed(experiment: Experiment, result: Result) -> Found:
     assert result.schedule is not None
-    run = CheckedRun(
+    run = ReplayedRun(
         experiment.world(),
         RecordedPicker(result.schedule),
         step_budget=len(result.schedule.tasks),

@@ -16,7 +16,7 @@ from vmm.report.bug_steps import BugSteps
 from vmm.report.race_table import RaceTable, race_table
 from vmm.scenario.experiment import Experiment, host_named
 from vmm.search.liveness import is_livelock
-from vmm.search.replay import CheckedRun, replay
+from vmm.search.replay import CheckedRun, ReplayedRun, replay
 from vmm.strategies.recorded import RecordedPicker
 
 TOKEN_MAX = 2000
@@ -149,7 +149,7 @@ def witnessed(
     ``repeats_from``: after which of them it may repeat for ever.
     Errors: InternalError, if the live run violates something else or nothing.
     """
-    run = CheckedRun(
+    run = ReplayedRun(
         world,
         picker,
         incremental=experiment.is_long,

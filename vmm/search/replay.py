@@ -22,10 +22,67 @@ Drive = Callable[[Run], Outcome]
 
 
 class CheckedRun(Run):
-    """A live run that keeps a check of every step, or holds each against a record.
+    """A live run that keeps a check of every step.
 
-    ``published`` is the task whose newly published op was the finding, if it was not a step. The
-    steps after the first ``repeats_from`` must lead back to where they began, at the step budget.
+    ``published`` is the task whose newly published op was the finding, if it was not a step.
+    """
+
+    repeats_from: int | None = None
+    """The steps after the first ``repeats_from`` lead back to where they began."""
+
+    def __init__(
+        self,
+        world: World,
+        picker: Picker,
+        *,
+        record: bool = False,
+        step_budget: int | None = None,
+        incremental: bool = False,
+    ) -> None:
+        super().__init__(
+            world, picker, record=record, step_budget=step_budget, incremental=incremental
+        )
+        self.published: int | None = None
+        self._rolling = 0
+        self._checks = bytearray()
+
+    def flush_records(self) -> None:
+        """Check the steps recorded so far, too."""
+        self.check_records()
+        super().flush_records()
+
+    def check_records(self) -> int:
+        """Check the recorded steps that have no check yet; gives the check of all steps so far."""
+        rolling = self._rolling
+        for number, mask, code, tag, _ in self.records[len(self._checks) - len(self.chosen) :]:
+            rolling = rolled(rolling, number, mask, code << 32 | tag)
+            self._checks.append(rolling & 0xFF)
+        self._rolling = rolling
+        return rolling
+
+    def publish(self, number: int, op: Op) -> None:
+        """Note who published a finding."""
+        findings = len(self.findings)
+        super().publish(number, op)
+        if len(self.findings) > findings:
+            self.published = number
+
+    def recorded(self, origin: Origin, outcome: Outcome) -> Recorded:
+        """What a token of this run, which is over, carries."""
+        return Recorded(
+            origin=origin,
+            schedule=Schedule(outcome.tasks, outcome.branches, self.repeats_from),
+            stride=check_stride(outcome.steps),
+            checks=thinned(bytes(self._checks)),
+            digest=outcome.digest,
+        )
+
+
+class ReplayedRun(CheckedRun):
+    """A live run of a schedule that is known: holds the steps against their record, if given.
+
+    The steps after the first ``repeats_from`` must lead back to where they began, at the step
+    budget.
     """
 
     def __init__(
@@ -42,21 +99,16 @@ class CheckedRun(Run):
         super().__init__(
             world, picker, record=record, step_budget=step_budget, incremental=incremental
         )
-        self.published: int | None = None
         self.repeats_from = repeats_from
         self._round: Round | None = None
         self._expected = expected
-        self._rolling = 0
-        self._checks = bytearray()
 
     def step(self, number: int) -> None:
         """Check the step, then take it."""
         op = self.pending[number]
         assert op is not None, "a finished task cannot step"
-        self._rolling = rolled(self._rolling, number, self.mask, op_tag(op))
-        self._checks.append(self._rolling & 0xFF)
         if self._expected is not None:
-            self._compare(self._expected, number, op.describe())
+            self._compare(self._expected, number, op)
         if self.steps == self.repeats_from:
             self._round = Round(self)
         if self._round is not None:
@@ -87,38 +139,24 @@ class CheckedRun(Run):
             self.ending = Ending.FINDING if self.findings else self.ending
         return number
 
-    def _compare(self, expected: Recorded, number: int, doing: str) -> None:
-        steps, total = len(self._checks), len(expected.schedule.tasks)
+    def _compare(self, expected: Recorded, number: int, op: Op) -> None:
+        """Hold the step that is to be taken, and those since the last check, against the record."""
+        step, total = self.steps + 1, len(expected.schedule.tasks)
         stride = check_stride(total)
-        if steps % stride and steps != total:
+        if step % stride and step != total:
             return
-        if self._checks[-1] != expected.checks[(steps - 1) // stride]:
-            first = max(1, steps - stride + 1)
-            where = f"step {steps}" if first == steps else f"one of the steps {first} to {steps}"
+        check = rolled(self.check_records(), number, self.mask, op_tag(op)) & 0xFF
+        if check != expected.checks[(step - 1) // stride]:
+            first = max(1, step - stride + 1)
+            where = f"step {step}" if first == step else f"one of the steps {first} to {step}"
             raise Diverged(
-                f"{where} differs from the record in its task, its op or the enabled tasks; "
-                f"now: {self.tasks[number].name} does `{doing}`, enabled are {self._enabled()}",
+                f"{where} differs from the record in its task, its op or the enabled tasks; now: "
+                f"{self.tasks[number].name} does `{op.describe()}`, enabled are {self._enabled()}",
                 first,
             )
 
     def _enabled(self) -> str:
         return ", ".join(self.tasks[number].name for number in self.ready)
-
-    def _send(self, number: int, result: Any) -> None:
-        findings = len(self.findings)
-        super()._send(number, result)
-        if len(self.findings) > findings:
-            self.published = number
-
-    def recorded(self, origin: Origin, outcome: Outcome) -> Recorded:
-        """What a token of this run, which is over, carries."""
-        return Recorded(
-            origin=origin,
-            schedule=Schedule(outcome.tasks, outcome.branches, self.repeats_from),
-            stride=check_stride(outcome.steps),
-            checks=thinned(bytes(self._checks)),
-            digest=outcome.digest,
-        )
 
 
 def replay(
@@ -129,13 +167,13 @@ def replay(
     *,
     record: bool = False,
     incremental: bool = False,
-) -> tuple[CheckedRun, Outcome]:
+) -> tuple[ReplayedRun, Outcome]:
     """Run the schedule again; ``picker`` takes its choices. Errors: Diverged.
 
     A record that stops short of the end (a livelock has none) ends with its last step.
     """
     total = len(recorded.schedule.tasks)
-    run = CheckedRun(
+    run = ReplayedRun(
         world,
         picker,
         expected=recorded,
