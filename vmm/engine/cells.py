@@ -57,6 +57,7 @@ class Cell(Generic[V]):
         "marked",
         "name",
         "observable",
+        "place",
         "read_op",
         "shared_with",
         "tag",
@@ -87,6 +88,8 @@ class Cell(Generic[V]):
         self.shared_with: tuple[Lock, ...] | None = None
         """Who shares ``lock`` may store to the cell if it has all these too; None: it may not."""
         self.array: CellArray[Any, V] | None = None
+        self.place: Cell[V] | CellArray[Any, V] = self
+        """What a monitor names to hear of the cell: its array, else itself."""
         self.key: Hashable = None
         # The name, not the index, goes into digests: sparse cells are numbered by first touch.
         self.tag = zlib.crc32(name.encode())
@@ -202,7 +205,7 @@ class CellArray(Generic[K, V]):
         cell = self.cells.get(key)
         if cell is None:
             cell = self._make(self.label(key), self.content.get(key, self.default))
-            cell.array = self
+            cell.array = cell.place = self
             cell.key = key
             self.cells[key] = cell
         return cell

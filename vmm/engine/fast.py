@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.ops import Read, Update, Write
+from vmm.engine.ops import Observe, Read, Update, Write
 from vmm.engine.trace import BATCH, Ending
 
 if TYPE_CHECKING:
     from vmm.engine.live import Run
 
-READ, WRITE = Read.code, Write.code
+READ, WRITE, OBSERVE = Read.code, Write.code, Observe.code
 
 
 def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     """Take steps until the run is over. Errors: whatever a task raises."""
-    memory, pending, waiters, watches = run.memory, run.pending, run.waiters, run.watches
+    memory, pending, waiters, audited = run.memory, run.pending, run.waiters, run.audited
     sends: list[Any] = run.sends
-    records, judges, unheard = run.records, run.judges_pending, run.unheard_events()
+    records, unheard = run.records, run.unheard
+    concerned = run.oracles.concerned if run.oracles and run.judges_pending else None
     pick, draw, asks = run.picker.pick, getattr(run.picker, "draw", None), run.asks_always
     ready, count, mask, last = run.ready, len(run.ready), run.mask, run.last
     for steps in range(run.steps + 1, run.step_budget + 1):
@@ -37,23 +38,27 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
         written: Any = None  # cells that others may wait for
         blocked = False
         # --- take effect ---
-        plain = (event is None or event.__class__ in unheard) and not watches[op.writes]
-        if plain and kind is Read:
+        quiet = event is None or event.__class__ in unheard
+        if quiet and kind is Read:
             cell = op.cell
             result = memory[cell.index]
             records.append((number, mask, READ, cell.tag, result))
-        elif plain and kind is Write:
+        elif quiet and kind is Write and op.cell.place not in audited:
             cell = op.cell
             result, memory[cell.index] = None, op.value
             records.append((number, mask, WRITE, cell.tag, op.value))
             if cell.index in waiters:
                 written = (cell,)
-        elif plain and kind is Update:
+        elif quiet and kind is Update and op.cell.place not in audited:
             cell = op.cell
             record = value, result = op.fn(memory[cell.index], *op.args)
             memory[cell.index] = value
             records.append((number, mask, op.code, cell.tag, record))
             written = (cell,)
+        elif quiet and kind is Observe:
+            several = op.several
+            result = op.fn(*[memory[cell.index] for cell in several], *op.args)
+            records.append((number, mask, OBSERVE, several[0].tag, result))
         else:
             run.steps = steps - 1
             result = run.take_effect(number, op)
@@ -72,11 +77,13 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
                 blocks = following.may_block
             except AttributeError:
                 raise run.foreign_await(number, following) from None
-            if blocked or blocks or judges:
+            if blocked or blocks:
                 run.publish(number, following)
             else:
                 pending[number] = following
-                if written is None:
+                if concerned is not None and (judges := concerned(following)):
+                    run.judge_pending(number, following, judges)
+                elif written is None:
                     continue
         if written:
             run.wake(written)

@@ -20,8 +20,9 @@ from vmm.engine.trace import BATCH, Digest, Ending, Outcome, TraceStep
 from vmm.errors import ForeignAwait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from vmm.engine.monitor import Monitor
     from vmm.engine.schedule import Picker
     from vmm.engine.world import World
 
@@ -65,9 +66,11 @@ class Run:
         self.states = self.oracles.initial() if self.oracles else ()
         self._audits = IncrementalAudits(self.oracles) if self.oracles and incremental else None
         self._view = View(self.memory.__getitem__, self.tasks, lambda: self.pending)
-        self._record = record
-        self.watches = (record, record or self._audits is not None)
-        """Whether steps without an event are watched: those that write nothing, and the others."""
+        self.keeps_steps = record
+        self.audited: Mapping[object, object] = self._audits.listeners if self._audits else {}
+        """The places of cells of which audits want to hear when they are written."""
+        self.unheard = self._unheard_events()
+        """Kinds of event that nobody listens to, as far as is known."""
         self.judges_pending = self.oracles is not None and bool(self.oracles.on_pending)
         self.asks_always = getattr(picker, "every_step", False)
         self.programs: list[Program | None] = [None] * len(self.tasks)
@@ -95,8 +98,9 @@ class Run:
             self._send(task.index, None)
         self.judges_pending = judges
         for number, op in enumerate(self.pending):
-            if judges and op is not None:
-                self.judge_pending(number, op)  # with what all have pending, as in any other state
+            if judges and op is not None and self.oracles is not None:
+                # With what all have pending, as in any other state.
+                self.judge_pending(number, op, self.oracles.concerned(op))
         self.settle()
 
     def close(self) -> None:
@@ -155,11 +159,16 @@ class Run:
 
     def take_effect(self, number: int, op: Op) -> Any:
         """Carry out an op, record the step, judge it; gives the op's result."""
-        memory = self.memory
-        watched = op.event is not None or self.watches[op.writes]
-        before: tuple[tuple[Cell[Any], Any], ...] = ()
-        if watched and op.writes:
-            before = tuple([(cell, memory[cell.index]) for cell in op.written])
+        memory, event = self.memory, op.event
+        watched = self.keeps_steps or (event is not None and event.__class__ not in self.unheard)
+        before: list[tuple[Cell[Any], Any]] = []
+        if op.writes and (watched or self.audited):
+            audited = self.audited
+            before = [
+                (cell, memory[cell.index])
+                for cell in op.written
+                if watched or cell.place in audited
+            ]
         if op.__class__ is Choose:
             result = record = self.branch(op)
         else:
@@ -170,13 +179,13 @@ class Run:
             self.flush_records()
         self.steps += 1
         self.last = number
-        if watched:
+        if watched or before:
             self.watch(number, op, result, before)
         return result
 
-    def unheard_events(self) -> dict[type[Event], None]:
-        """Kinds of event that nobody listens to: without monitors, all but goals."""
-        if self.oracles is not None or self._record:
+    def _unheard_events(self) -> dict[type[Event], None]:
+        """Without monitors all kinds but goals; with them, none is known yet."""
+        if self.oracles is not None:
             return {}
         kinds: dict[type[Event], None] = {}
         found = Event.__subclasses__()
@@ -222,8 +231,8 @@ class Run:
             self._set_ready(number, enabled=op.enabled(self.memory, number))
         else:
             self._set_ready(number, enabled=True)
-        if self.judges_pending:
-            self.judge_pending(number, op)
+        if self.judges_pending and self.oracles is not None:
+            self.judge_pending(number, op, self.oracles.concerned(op))
 
     def foreign_await(self, number: int, awaited: object) -> ForeignAwait:
         """The error of a task that awaits what is not an op."""
@@ -231,12 +240,13 @@ class Run:
         assert program is not None
         return ForeignAwait(foreign_await(self.tasks[number], program, awaited))
 
-    def judge_pending(self, number: int, op: Op) -> None:
-        """Let the monitors look at an access that was just published."""
-        assert self.oracles is not None
-        found = self.oracles.pending(self.tasks[number], op, self._view)
-        if found:
-            self._report(found)
+    def judge_pending(self, number: int, op: Op, judges: Iterable[Monitor]) -> None:
+        """Let the monitors that it concerns look at an access that was just published."""
+        task = self.tasks[number]
+        for judge in judges:
+            found = judge.on_pending(task, op, self._view)
+            if found:
+                self._report(found)
 
     def ended(self, number: int) -> None:
         """Note that a task has run to its end."""
@@ -302,24 +312,16 @@ class Run:
 
     # --- monitors and records ---
 
-    def watch(
-        self, number: int, op: Op, result: Any, before: tuple[tuple[Cell[Any], Any], ...]
-    ) -> None:
+    def watch(self, number: int, op: Op, result: Any, before: list[tuple[Cell[Any], Any]]) -> None:
         """Note and judge what a step means; ``before`` are the values of what it may write."""
         events = resolve(op.event, result)
         for event in events:
             if isinstance(event, Goal) and event.name in self.goals:
                 self.goals[event.name] = True
-        if self.oracles is None and not self._record:
+        if self.oracles is None and not self.keeps_steps:
             return
-        changes = tuple(
-            [
-                Change(cell, old, self.memory[cell.index])
-                for cell, old in before
-                if _differ(old, self.memory[cell.index])
-            ]
-        )
-        if self._record:
+        changes = self._changes(before) if before else ()
+        if self.keeps_steps:
             branch = result if isinstance(op, Choose) else None
             self.trace.append(
                 TraceStep(
@@ -328,6 +330,17 @@ class Run:
             )
         if self.oracles is not None:
             self._judge(number, op, result, changes, events)
+
+    def _changes(self, before: list[tuple[Cell[Any], Any]]) -> tuple[Change, ...]:
+        """What of cells that had these values is another one now."""
+        memory = self.memory
+        return tuple(
+            [
+                Change(cell, old, memory[cell.index])
+                for cell, old in before
+                if _differ(old, memory[cell.index])
+            ]
+        )
 
     def _judge(
         self,
@@ -338,19 +351,22 @@ class Run:
         events: tuple[Event, ...],
     ) -> None:
         assert self.oracles is not None
-        if self._audits is not None and changes:
-            self._audits.note([change.cell for change in changes])
+        if self._audits is not None:
+            for change in changes:
+                self._audits.note(change.cell)
         if not events:
             return
         step = Step(self.tasks[number], op, result, changes, events)
         self.states, found = self.oracles.step(
             self.states, step, self._view, audit=self._audits is None
         )
-        if self._audits is not None:
-            for event in events:
-                if isinstance(event, AuditPoint):
+        for event in events:
+            if isinstance(event, AuditPoint):
+                if self._audits is not None:
                     found = (*found, *self._audits.at_point(self.states, self._view))
                     break
+            elif not self.oracles.listeners(event.__class__) and not isinstance(event, Goal):
+                self.unheard[event.__class__] = None
         if found:
             self._report(found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint, Event
@@ -40,7 +40,8 @@ class Oracles:
         warm = self.world.monitor_states
         return tuple(warm[m.name] if m.name in warm else m.initial() for m in self.monitors)
 
-    def _listeners(self, event: type[Event]) -> tuple[tuple[int, Monitor], ...]:
+    def listeners(self, event: type[Event]) -> tuple[tuple[int, Monitor], ...]:
+        """The monitors that want to see events of a class, with their numbers."""
         found = self._by_event.get(event)
         if found is None:
             found = tuple(
@@ -58,9 +59,10 @@ class Oracles:
         """
         findings: list[Finding] = []
         for event in step.events:
-            for number, monitor in self._listeners(type(event)):
-                state, found = monitor.on_event(states[number], event, step, view)
-                if state is not states[number]:
+            for number, monitor in self.listeners(event.__class__):
+                before = states[number]
+                state, found = monitor.on_event(before, event, step, view)
+                if state is not before:
                     states = (*states[:number], state, *states[number + 1 :])
                 if found:
                     findings.extend(found)
@@ -81,22 +83,21 @@ class Oracles:
 
     def pending(self, task: Task, op: Op, view: View) -> list[Finding]:
         """Judge an access as it is published."""
+        return [f for monitor in self.concerned(op) for f in monitor.on_pending(task, op, view)]
+
+    def concerned(self, op: Op) -> tuple[Monitor, ...]:
+        """The monitors that want to see an access; all cells of an array are alike to them."""
         inner = bare(op)
         cells = op.cells if inner is op else (*op.cells, *inner.cells)
-        if len(cells) == 1:
-            judges: Iterable[Monitor] = self._concerned(cells[0])
-        else:
-            judges = dict.fromkeys([m for cell in cells for m in self._concerned(cell)])
-        return [f for monitor in judges for f in monitor.on_pending(task, op, view)]
-
-    def _concerned(self, cell: Cell[Any]) -> tuple[Monitor, ...]:
-        """The monitors that want to see accesses to a cell; all cells of an array are alike."""
-        place = cell if cell.array is None else cell.array
-        found = self._by_place.get(place)
-        if found is None:
-            found = tuple([m for m in self.on_pending if m.sees_access(cell)])
-            self._by_place[place] = found
-        return found
+        judges: tuple[Monitor, ...] = ()
+        for cell in cells:
+            found = self._by_place.get(cell.place)
+            if found is None:
+                found = tuple([m for m in self.on_pending if m.sees_access(cell)])
+                self._by_place[cell.place] = found
+            if found:
+                judges = (*judges, *[m for m in found if m not in judges]) if judges else found
+        return judges
 
     def stuck(self, pending: tuple[Op | None, ...], view: View) -> list[Finding]:
         """Judge a state that nothing leaves although it is not quiet."""
@@ -128,18 +129,17 @@ class IncrementalAudits:
     def __init__(self, oracles: Oracles) -> None:
         self._oracles = oracles
         self._written: list[dict[Cell[Any], None]] = [{} for _ in oracles.audits]
-        self._listeners: dict[object, tuple[int, ...]] = {}
+        self.listeners: dict[object, tuple[int, ...]] = {}
+        """The audits that want to hear of writes to a place, by number."""
         for number, audit in enumerate(oracles.audits):
             for watched in audit.watched():
-                self._listeners[watched] = (*self._listeners.get(watched, ()), number)
+                self.listeners[watched] = (*self.listeners.get(watched, ()), number)
         self._points = 0
 
-    def note(self, cells: Sequence[Cell[Any]]) -> None:
-        """Remember that these cells were written."""
-        for cell in cells:
-            source: object = cell if cell.array is None else cell.array
-            for number in self._listeners.get(source, ()):
-                self._written[number][cell] = None
+    def note(self, cell: Cell[Any]) -> None:
+        """Remember that a cell was written."""
+        for number in self.listeners.get(cell.place, ()):
+            self._written[number][cell] = None
 
     def at_point(self, states: States, view: View) -> list[Finding]:
         """Audit what was written since the last point; in full at checkpoints."""

@@ -33,6 +33,8 @@ class LockGuard(Monitor):
             lock = cell.lock
             if lock is None:
                 continue
+            if task.through is None and view[lock] == task.index + 1:
+                continue  # as almost always: it has the lock alone, and memory says so
             swaps = cell.guard is Guard.EXCHANGE and isinstance(bare(op), Cas)
             stores = cell in op.written and not swaps
             if may_touch(cell, task.index, partial(seen_by, task, view=view), stores=stores):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import resolve
@@ -15,6 +15,7 @@ from vmm.search.rounds import Round
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
+    from vmm.engine.monitor import Monitor
     from vmm.engine.ops import Op
 
 Drive = Callable[[Run], Outcome]
@@ -60,10 +61,15 @@ class CheckedRun(Run):
         self._rolling = rolling
         return rolling
 
-    def publish(self, number: int, op: Op) -> None:
+    def begin(self) -> None:
+        """Start every task. What is found then is no task's own."""
+        super().begin()
+        self.published = None
+
+    def judge_pending(self, number: int, op: Op, judges: Iterable[Monitor]) -> None:
         """Note who published a finding."""
         findings = len(self.findings)
-        super().publish(number, op)
+        super().judge_pending(number, op, judges)
         if len(self.findings) > findings:
             self.published = number
 
@@ -115,9 +121,7 @@ class ReplayedRun(CheckedRun):
             self._round.step(number, op)
         super().step(number)
 
-    def watch(
-        self, number: int, op: Op, result: Any, before: tuple[tuple[Cell[Any], Any], ...]
-    ) -> None:
+    def watch(self, number: int, op: Op, result: Any, before: list[tuple[Cell[Any], Any]]) -> None:
         """Note what the step means for the round."""
         if self._round is not None:
             self._round.saw(number, resolve(op.event, result))

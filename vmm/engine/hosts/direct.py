@@ -15,10 +15,10 @@ def drive(run: Run) -> Outcome:
     """Run to the end. Errors: whatever a task raises, as itself."""
     try:
         run.begin()
-        if type(run).step is Run.step:
+        if type(run).step is Run.step and not run.keeps_steps:
             if run.ending is None:
                 run_through(run)
-        else:  # a kind of run that does more with a step
+        else:  # a run that does more with a step
             while (number := run.next()) is not None:
                 run.step(number)
         return run.outcome()
