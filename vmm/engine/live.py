@@ -58,6 +58,8 @@ class Run:
         self.step_budget = world.step_budget if step_budget is None else step_budget
         self.ending: Ending | None = None
         self.findings: list[Finding] = []
+        self.published: int | None = None
+        """The task whose newly published op was the finding, if it was not a step."""
         self.goals = dict.fromkeys(world.goals, False)
         self.chosen = bytearray()
         self.branches: list[int] = []
@@ -101,6 +103,7 @@ class Run:
             if judges and op is not None and self.oracles is not None:
                 # With what all have pending, as in any other state.
                 self.judge_pending(number, op, self.oracles.concerned(op))
+        self.published = None  # what is there from the start is nobody's
         self.settle()
 
     def close(self) -> None:
@@ -246,6 +249,7 @@ class Run:
         for judge in judges:
             found = judge.on_pending(task, op, self._view)
             if found:
+                self.published = number
                 self._report(found)
 
     def ended(self, number: int) -> None:

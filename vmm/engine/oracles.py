@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint, Event
 from vmm.engine.monitor import Audit, Finding, Monitor, Step, View
+from vmm.engine.ops import Cas, Read, Update, Write
 from vmm.engine.tso import bare
 from vmm.engine.waits import who_waits
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from vmm.engine.world import World
 
 States = tuple[Any, ...]
+ONE_CELL = dict.fromkeys((Read, Write, Cas, Update))
+"""The ops of one cell that make up most steps."""
 
 
 class Oracles:
@@ -87,17 +90,24 @@ class Oracles:
 
     def concerned(self, op: Op) -> tuple[Monitor, ...]:
         """The monitors that want to see an access; all cells of an array are alike to them."""
+        if op.__class__ in ONE_CELL:
+            assert op.cell is not None
+            found = self._by_place.get(op.cell.place)
+            return self._concerned(op.cell) if found is None else found
         inner = bare(op)
-        cells = op.cells if inner is op else (*op.cells, *inner.cells)
         judges: tuple[Monitor, ...] = ()
-        for cell in cells:
-            found = self._by_place.get(cell.place)
-            if found is None:
-                found = tuple([m for m in self.on_pending if m.sees_access(cell)])
-                self._by_place[cell.place] = found
+        for cell in op.cells if inner is op else (*op.cells, *inner.cells):
+            found = self._concerned(cell)
             if found:
                 judges = (*judges, *[m for m in found if m not in judges]) if judges else found
         return judges
+
+    def _concerned(self, cell: Cell[Any]) -> tuple[Monitor, ...]:
+        found = self._by_place.get(cell.place)
+        if found is None:
+            found = tuple([m for m in self.on_pending if m.sees_access(cell)])
+            self._by_place[cell.place] = found
+        return found
 
     def stuck(self, pending: tuple[Op | None, ...], view: View) -> list[Finding]:
         """Judge a state that nothing leaves although it is not quiet."""

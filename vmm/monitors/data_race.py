@@ -38,15 +38,14 @@ class DataRace(Monitor):
         if task.kind not in PROGRAMS:
             return ()
         mine = bare(op)
-        return tuple(
-            [
-                _race(cell, task, mine, other, bare(pending))
-                for cell in mine.cells
-                if self.sees_access(cell)
-                for other, pending in view.accesses(cell, but=task)
-                if other.kind in PROGRAMS and _conflict(cell, mine, bare(pending))
-            ]
-        )
+        found = [
+            _race(cell, task, mine, other, bare(pending))
+            for cell in mine.cells
+            if not cell.marked and cell.lock is None
+            for other, pending in view.accesses(cell, but=task)
+            if other.kind in PROGRAMS and _conflict(cell, mine, bare(pending))
+        ]
+        return tuple(found)
 
 
 def _conflict(cell: Cell[object], mine: Op, theirs: Op) -> bool:

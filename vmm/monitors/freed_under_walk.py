@@ -60,9 +60,11 @@ class FreedUnderWalk(Monitor):
         assert isinstance(event, WalkRead | LocklessRead)
         if isinstance(event, WalkRead) and event.ahead:
             return state, ()
-        walker = _walker(event)
-        before = next((walk for walk in state if walk.walker == walker), None)
-        rest = tuple([walk for walk in state if walk.walker != walker])
+        walker, before, rest = _walker(event), None, state
+        for at, walk in enumerate(state):
+            if walk.walker == walker:
+                before, rest = walk, (*state[:at], *state[at + 1 :])
+                break
         here = (event.gva, event.level + 1, event.table)
         if before is not None and before.freed and before[1:4] == here:
             page = self.mmu.cache.page_at(event.table).number
@@ -76,7 +78,7 @@ class FreedUnderWalk(Monitor):
         if below is None:
             return rest, ()
         walk = Walk(walker, event.gva, event.level, below)
-        return tuple(sorted((*rest, walk))), ()
+        return tuple(sorted((*rest, walk))) if rest else (walk,), ()
 
 
 def _table_below(event: WalkRead | LocklessRead, read: int | UpperEntry | None) -> int | None:

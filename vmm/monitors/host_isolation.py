@@ -26,6 +26,8 @@ class HostIsolation(Monitor):
 
     def on_event(self, state: Pfns, event: Event, step: Step, view: View) -> Verdict:
         del view
+        if not state and not isinstance(event, GiveBack):
+            return state, ()
         cells = [] if step.op.cell is None else [step.op.cell.name]
         match event:
             case GiveBack(pfn):

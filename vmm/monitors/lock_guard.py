@@ -33,8 +33,12 @@ class LockGuard(Monitor):
             lock = cell.lock
             if lock is None:
                 continue
-            if task.through is None and view[lock] == task.index + 1:
-                continue  # as almost always: it has the lock alone, and memory says so
+            if task.through is None:  # memory says who has the lock
+                value = view[lock]
+                if value == task.index + 1:
+                    continue
+                if cell.guard is not Guard.FULL and not op.writes and value >= 0:
+                    continue
             swaps = cell.guard is Guard.EXCHANGE and isinstance(bare(op), Cas)
             stores = cell in op.written and not swaps
             if may_touch(cell, task.index, partial(seen_by, task, view=view), stores=stores):

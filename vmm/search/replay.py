@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import resolve
@@ -15,7 +15,6 @@ from vmm.search.rounds import Round
 
 if TYPE_CHECKING:
     from vmm.engine.cells import Cell
-    from vmm.engine.monitor import Monitor
     from vmm.engine.ops import Op
 
 Drive = Callable[[Run], Outcome]
@@ -23,10 +22,7 @@ Drive = Callable[[Run], Outcome]
 
 
 class CheckedRun(Run):
-    """A live run that keeps a check of every step.
-
-    ``published`` is the task whose newly published op was the finding, if it was not a step.
-    """
+    """A live run that keeps a check of every step."""
 
     repeats_from: int | None = None
     """The steps after the first ``repeats_from`` lead back to where they began."""
@@ -43,7 +39,6 @@ class CheckedRun(Run):
         super().__init__(
             world, picker, record=record, step_budget=step_budget, incremental=incremental
         )
-        self.published: int | None = None
         self._rolling = 0
         self._checks = bytearray()
 
@@ -60,18 +55,6 @@ class CheckedRun(Run):
             self._checks.append(rolling & 0xFF)
         self._rolling = rolling
         return rolling
-
-    def begin(self) -> None:
-        """Start every task. What is found then is no task's own."""
-        super().begin()
-        self.published = None
-
-    def judge_pending(self, number: int, op: Op, judges: Iterable[Monitor]) -> None:
-        """Note who published a finding."""
-        findings = len(self.findings)
-        super().judge_pending(number, op, judges)
-        if len(self.findings) > findings:
-            self.published = number
 
     def recorded(self, origin: Origin, outcome: Outcome) -> Recorded:
         """What a token of this run, which is over, carries."""
