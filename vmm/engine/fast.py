@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.ops import Observe, Read, Update, Write
+from vmm.engine.ops import Choose, Observe, Read, Update, Write
 from vmm.engine.trace import BATCH, Ending
 
 if TYPE_CHECKING:
     from vmm.engine.live import Run
 
-READ, WRITE, OBSERVE = Read.code, Write.code, Observe.code
+READ, WRITE, OBSERVE, CHOOSE = Read.code, Write.code, Observe.code, Choose.code
 
 
 def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
@@ -59,10 +59,17 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
             several = op.several
             result = op.fn(*[memory[cell.index] for cell in several], *op.args)
             records.append((number, mask, OBSERVE, several[0].tag, result))
+        elif quiet and kind is Choose:
+            result = run.branch(op)
+            records.append((number, mask, CHOOSE, 0, result))
+        elif quiet and not (audited and op.writes):
+            result, record = op.run(memory, number)
+            records.append((number, mask, op.code, 0 if op.cell is None else op.cell.tag, record))
+            written, blocked = op.written or None, op.may_block
         else:
             run.steps = steps - 1
             result = run.take_effect(number, op)
-            written, blocked = op.written, op.may_block
+            written, blocked = op.written or None, op.may_block
             if run.ending is not None:
                 break
         if len(records) >= BATCH:
