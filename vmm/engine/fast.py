@@ -1,21 +1,24 @@
 """The loop of the plain stepper: ``Run.next`` and ``Run.step`` fused, for speed.
 
 It does what they do, step for step; the loop hosts, which use them, must give the same digest, and
-the tests hold them to that. Only the ops on one cell are written out again, and only where nobody
-listens to their events.
+the tests hold them to that. Only plain reads and writes are written out again, and only where
+nobody listens to their events.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmm.engine.ops import Choose, Observe, Read, Update, Write
+from vmm.engine.ops import Read, Write
 from vmm.engine.trace import BATCH, Ending
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmm.engine.cells import Cell
     from vmm.engine.live import Run
 
-READ, WRITE, OBSERVE, CHOOSE = Read.code, Write.code, Observe.code, Choose.code
+READ, WRITE = Read.code, Write.code
 
 
 def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
@@ -34,9 +37,8 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
         else:
             number = pick(ready, pending, last)
         op: Any = pending[number]
-        kind, event, last = op.__class__, op.event, number
+        kind, event, last, blocked = op.__class__, op.event, number, False
         written: Any = None  # cells that others may wait for
-        blocked = False
         # --- take effect ---
         quiet = event is None or event.__class__ in unheard
         if quiet and kind is Read:
@@ -49,21 +51,8 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
             records.append((number, mask, WRITE, cell.tag, op.value))
             if cell.index in waiters:
                 written = (cell,)
-        elif quiet and kind is Update and op.cell.place not in audited:
-            cell = op.cell
-            record = value, result = op.fn(memory[cell.index], *op.args)
-            memory[cell.index] = value
-            records.append((number, mask, op.code, cell.tag, record))
-            written = (cell,)
-        elif quiet and kind is Observe:
-            several = op.several
-            result = op.fn(*[memory[cell.index] for cell in several], *op.args)
-            records.append((number, mask, OBSERVE, several[0].tag, result))
-        elif quiet and kind is Choose:
-            result = run.branch(op)
-            records.append((number, mask, CHOOSE, 0, result))
-        elif quiet and not (audited and op.writes):
-            result, record = op.run(memory, number)
+        elif quiet and not (op.writes and _any_in(audited, op.written)):
+            result, record = run.carry_out(number, op)
             records.append((number, mask, op.code, 0 if op.cell is None else op.cell.tag, record))
             written, blocked = op.written or None, op.may_block
         else:
@@ -103,3 +92,7 @@ def run_through(run: Run) -> None:  # noqa: C901 - the hot loop
     else:
         run.steps, run.ending = run.step_budget, Ending.STEP_BUDGET
     run.last = last
+
+
+def _any_in(audited: Mapping[object, object], written: tuple[Cell[Any], ...]) -> bool:
+    return bool(audited) and any(cell.place in audited for cell in written)

@@ -172,10 +172,7 @@ class Run:
                 for cell in op.written
                 if watched or cell.place in audited
             ]
-        if op.__class__ is Choose:
-            result = record = self.branch(op)
-        else:
-            result, record = op.run(memory, number)
+        result, record = self.carry_out(number, op)
         tag = 0 if op.cell is None else op.cell.tag
         self.records.append((number, self.mask, op.code, tag, record))
         if len(self.records) >= BATCH:
@@ -185,6 +182,13 @@ class Run:
         if watched or before:
             self.watch(number, op, result, before)
         return result
+
+    def carry_out(self, number: int, op: Op) -> tuple[Any, Any]:
+        """The effect of an op on memory alone; gives (result, record)."""
+        if op.__class__ is Choose:
+            branch = self.branch(op)
+            return branch, branch
+        return op.run(self.memory, number)
 
     def _unheard_events(self) -> dict[type[Event], None]:
         """Without monitors all kinds but goals; with them, none is known yet."""

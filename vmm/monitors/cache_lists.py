@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from vmm.engine.cells import Cell, CellArray
@@ -34,9 +35,7 @@ class CacheLists(Audit):
 
     def full(self, state: object, view: View) -> tuple[Finding, ...]:
         del state
-        found: list[Finding] = []
-        for page in self.mmu.cache.pages:
-            found += self._page(page, view)
+        found = self._pages(view)
         for gfn, _ in view.items(self.mmu.cache.buckets):
             found += self._bucket(gfn, view)
         return tuple(found)
@@ -46,17 +45,22 @@ class CacheLists(Audit):
     ) -> tuple[Finding, ...]:
         del state
         buckets = [cell for cell in written if cell.array is self.mmu.cache.buckets]
-        found: list[Finding] = []
         # The lists are short beside the sptes: all pages are looked at once any of them changed.
-        for page in self.mmu.cache.pages:
-            found += self._page(page, view)
+        found = self._pages(view)
         for cell in buckets:
             found += self._bucket(cast("Gfn", cell.key), view)
         return tuple(found)
 
-    def _page(self, page: ShadowPage, view: View) -> list[Finding]:
+    def _pages(self, view: View) -> list[Finding]:
+        active = Counter(view[self.mmu.cache.active])
+        return [
+            finding
+            for page in self.mmu.cache.pages
+            for finding in self._page(page, active[page.number], view)
+        ]
+
+    def _page(self, page: ShadowPage, listed: int, view: View) -> list[Finding]:
         header = view[page.header]
-        listed = view[self.mmu.cache.active].count(page.number)
         if listed != (header is not None and self._is_listed(header)):
             message = (
                 f"sp{page.number} ({format_header(header)}) stands in the active list {listed} "

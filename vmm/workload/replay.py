@@ -85,6 +85,7 @@ class RecordedLinux:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._actions: dict[tuple[int, bool], Sequence[tuple[int, Action]]] = {}
 
     @cached_property
     def recording(self) -> Recording:
@@ -112,10 +113,12 @@ class RecordedLinux:
 
         ``sweep`` adds a load of every page that the tables map in the end, by vCPU 0.
         """
-        made = list(self._recorded(events))
-        if sweep:
-            made += self._sweep(events, len(made))
-        return made
+        if (events, sweep) not in self._actions:
+            made = list(self._recorded(events))
+            if sweep:
+                made += self._sweep(events, len(made))
+            self._actions[events, sweep] = tuple(made)
+        return self._actions[events, sweep]
 
     def _recorded(self, events: int) -> Iterator[tuple[int, Action]]:
         cpu = 0

@@ -8,6 +8,7 @@ Permissions are those of the recorded guests: CR0.WP = 1, EFER.NXE = 1, no SMEP,
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from struct import Struct
 from typing import NamedTuple, TypeAlias
 
 from vmm.workload.ptrace import (
@@ -30,6 +31,7 @@ FRAME = (1 << 52) - PAGE_SIZE
 Steps: TypeAlias = tuple[tuple[int, int], ...]
 
 _ENTRIES = 512
+_TABLE = Struct(f"<{_ENTRIES}Q")
 _WITHOUT_AD = int.from_bytes((~(ACCESSED | DIRTY) & (1 << 64) - 1).to_bytes(8, "little") * _ENTRIES)
 
 
@@ -217,8 +219,9 @@ class GuestTables:
 
     def _present(self, pfn: int) -> Iterator[tuple[int, int]]:
         """Index and value of the present entries of a page."""
-        entries = ((index, self.entry(pfn, index)) for index in range(_ENTRIES))
-        return ((index, entry) for index, entry in entries if entry & PRESENT)
+        page = self._pages.get(pfn)
+        entries = () if page is None else _TABLE.unpack(page)
+        return ((index, entry) for index, entry in enumerate(entries) if entry & PRESENT)
 
     def _linked(self, pfn: int, level: int) -> frozenset[int]:
         """The tables that a table of this level points to, kept until a store hits the page."""
