@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ class Doing:
     """A coroutine under way: ``op`` is what it waits to do, None once it has ended."""
 
     hand: Hand
-    program: Coroutine[Op, Any, Any]
+    program: Any
     number: int
     op: Op | None = None
     result: Any = None
@@ -103,18 +103,18 @@ class Hand:
         """All cells as they were at the start."""
         self.memory[:] = [cell.initial for cell in self.world.cells]
 
-    def start(self, program: Coroutine[Op, Any, Any], number: int = 0) -> Doing:
+    def start(self, program: Awaitable[Any], number: int = 0) -> Doing:
         """A coroutine before its first op, done in the name of task ``number``."""
         doing = Doing(self, program, number)
         doing.send(None)
         return doing
 
-    def do(self, program: Coroutine[Op, Any, T], number: int = 0) -> T:
+    def do(self, program: Awaitable[T], number: int = 0) -> T:
         """Run a coroutine to its end."""
         result: T = self.start(program, number).finish()
         return result
 
-    def locked(self, program: Coroutine[Op, Any, T], number: int = 0) -> T:
+    def locked(self, program: Awaitable[T], number: int = 0) -> T:
         """Run a coroutine to its end while task ``number`` holds mmu_lock."""
         assert isinstance(self.world.model, Vm)
         lock = self.world.model.mmu.lock
@@ -171,7 +171,7 @@ class Bench:
     def vcpu(self) -> Vcpu:
         return self.vm.vcpus[0]
 
-    def do(self, program: Coroutine[Op, Any, T], number: int = 0) -> T:
+    def do(self, program: Awaitable[T], number: int = 0) -> T:
         return self.hand.do(program, number)
 
     def spte(self, page: int, index: int) -> int:

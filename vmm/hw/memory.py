@@ -6,7 +6,7 @@ serves the guest, the host and the walker alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,21 +63,24 @@ class Memory(ModelObject):
         aligned = word_of(address)
         return self._tables.get(aligned >> PAGE_SHIFT, self._words)[aligned]
 
-    async def store(self, address: int, value: int, size: int, *, event: EventSpec = None) -> None:
+    def store(
+        self, address: int, value: int, size: int, *, event: EventSpec = None
+    ) -> Awaitable[None]:
         """Store up to 8 bytes at any address, in one op. Ops: a write of one or of two words."""
         word, offset = self.word(address), address - word_of(address)
         if size == ENTRY_BYTES and not offset:
-            await word.set(value, event=event)
-        elif offset + size <= ENTRY_BYTES:
-            await word.update(merge, value, offset, size, event=event)
-        else:
-            words = (word, self.word(address + ENTRY_BYTES))
-            await atomically(merge_in_two, words, value, offset, size, event=event)
+            return word.set(value, event=event)
+        if offset + size <= ENTRY_BYTES:
+            return word.update(merge, value, offset, size, event=event)
+        words = (word, self.word(address + ENTRY_BYTES))
+        return atomically(merge_in_two, words, value, offset, size, event=event)
 
-    async def fill(self, address: int, value: int, words: int, *, event: EventSpec = None) -> None:
+    def fill(
+        self, address: int, value: int, words: int, *, event: EventSpec = None
+    ) -> Awaitable[None]:
         """Store a value to some words in a row, in one op."""
         cells = tuple([self.word(address + ENTRY_BYTES * n) for n in range(words)])
-        await atomically(_fill, cells, value, event=event)
+        return atomically(_fill, cells, value, event=event)
 
 
 def _fill(*values: int) -> tuple[tuple[int, ...], None]:

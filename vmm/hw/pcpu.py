@@ -20,7 +20,7 @@ Source: Intel SDM vol. 3, 10.8 (interrupt acceptance), 25.2 (external-interrupt 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmm.bits import U, W, combine, frame_of, is_walkable
@@ -131,9 +131,11 @@ class Pcpu(ModelObject):
         """Whether this pCPU, to whose thread we belong, is in the host with interrupts on."""
         return await self.irq is Irq.ON
 
-    async def interrupts_off(self, event: EventSpec = None, *, serialising: bool = False) -> None:
+    def interrupts_off(
+        self, event: EventSpec = None, *, serialising: bool = False
+    ) -> Awaitable[None]:
         """Leave the guest, or CLI in the host: what arrives from here on stays pending."""
-        await self.irq.set(Irq.OFF, event=event, serialising=serialising)
+        return self.irq.set(Irq.OFF, event=event, serialising=serialising)
 
     async def interrupts_on(self, event: EventSpec = None) -> None:
         """STI in the host: a pending IPI is taken before anything else; interrupts drain stores."""
@@ -146,12 +148,12 @@ class Pcpu(ModelObject):
 
     # --- translation ---
 
-    async def at_boundary(
+    def at_boundary(
         self, gva: Gva, root: Cell[Any], registers: Cell[PagingRegisters]
-    ) -> Boundary:
+    ) -> Awaitable[Boundary]:
         """Interrupt state, cached translation of ``gva``, registers: all this pCPU's own."""
         cells = (self.irq, self.tlb, root, registers)
-        return await observe(_look, cells, self.vpid, page_number(gva))
+        return observe(_look, cells, self.vpid, page_number(gva))
 
     async def walk(
         self,
@@ -170,10 +172,10 @@ class Pcpu(ModelObject):
         tag = tag_of(self.vpid, pcid)
         top, table, rights = await self._start(top, root, tag, gva)
         for level in range(top, 1, -1):
-            upper = await self._read_upper(table, rights, tag, gva, level)
-            if upper is None:
+            below = await self._read_upper(table, rights, tag, gva, level)
+            if below is None:
                 return None
-            table, rights = Pfn(upper.table), upper.rights
+            table, rights = below
         return await self._read_leaf(table, rights, (tag, gva), kind, controls)
 
     async def _start(self, top: int, root: Pfn, tag: int, gva: Gva) -> tuple[int, Pfn, int]:
@@ -188,28 +190,33 @@ class Pcpu(ModelObject):
 
     async def _read_upper(
         self, table: Pfn, rights: int, tag: int, gva: Gva, level: int
-    ) -> UpperEntry | None:
-        """Read an entry of an upper level; cache it if there is where to."""
+    ) -> tuple[Pfn, int] | None:
+        """Read an entry of an upper level; cache it if there is where to.
+
+        Gives the table that it leads to, and the rights with its own; None if it leads nowhere.
+        """
         cell = self.table_entry(table, table_index(gva, level))
         event = WalkRead(self.number, table, gva, level)
         if self.caches is None:
-            return _upper(await cell.read(event=event), tag, gva, level, rights)
+            entry = await cell.read(event=event)
+            return (Pfn(frame_of(entry)), combine(rights, entry)) if is_walkable(entry) else None
         place = (tag, gva, level)
-        return await atomically(
+        upper = await atomically(
             _fill_upper_from, (self.caches,), place, rights, reads=(cell,), event=event
         )
+        return None if upper is None else (Pfn(upper.table), upper.rights)
 
-    async def _read_leaf(
+    def _read_leaf(
         self,
         table: Pfn,
         rights: int,
         place: tuple[int, Gva],
         kind: AccessKind,
         controls: Controls,
-    ) -> TlbEntry | None:
+    ) -> Awaitable[TlbEntry | None]:
         tag, gva = place
         # Read and fill in one op: nobody but this pCPU ever looks into its TLB.
-        return await atomically(
+        return atomically(
             _fill_from,
             (self.tlb,),
             (tag, page_number(gva)),

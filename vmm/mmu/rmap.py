@@ -16,6 +16,8 @@ from vmm.mmu.shadow_page import Refs, SpteRef, add_ref, format_refs, remove_ref
 from vmm.units import Gfn
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from vmm.engine.cells import Lock
 
 
@@ -32,9 +34,9 @@ class Rmap(ModelObject):
             format=format_refs,
         )
 
-    async def add(self, gfn: Gfn, ref: SpteRef) -> None:
+    def add(self, gfn: Gfn, ref: SpteRef) -> Awaitable[None]:
         """Record that ``ref`` maps ``gfn``."""
-        await self.chains[gfn].update(add_ref, ref)
+        return self.chains[gfn].update(add_ref, ref)
 
     async def remove(self, gfn: Gfn, ref: SpteRef) -> None:
         """Forget that ``ref`` maps ``gfn``. Errors: it never did (KVM: BUG)."""

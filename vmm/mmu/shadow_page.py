@@ -15,6 +15,8 @@ from vmm.mmu.role import Role
 from vmm.units import Gfn, Numbers, Pfn, with_number, without_number
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from vmm.engine.cells import Cell, Lock
     from vmm.engine.events import EventSpec
 
@@ -86,12 +88,12 @@ class ShadowPage(ModelObject):
     def __getitem__(self, index: int) -> Cell[int]:
         return self.sptes[SpteRef(self.number, index)]
 
-    async def set_spte(self, index: int, spte: int, *, event: EventSpec = None) -> None:
+    def set_spte(self, index: int, spte: int, *, event: EventSpec = None) -> Awaitable[None]:
         """Store an spte, whole, in one op; the index of present ones follows atomically.
 
         Holds: mmu_lock. Source: KVM 0d551bb698 (build the spte in a local, store it once).
         """
-        await atomically(_store, (self[index], self.present), index, spte, event=event)
+        return atomically(_store, (self[index], self.present), index, spte, event=event)
 
     async def exchange(self, index: int, old: int, new: int) -> int:
         """Store ``new`` over ``old``, which the caller has read; gives what it replaced.
