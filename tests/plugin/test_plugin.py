@@ -16,7 +16,8 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """A directory with the scenario lost-update in which test files are run."""
     folder = pytester.mkdir("scenarios")
     (folder / "lost_update.py").write_text(LOST_UPDATE)
-    pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n")
+    plugins = "--disable-plugin-autoload -p pytest_trio.plugin -p vmm.pytest_plugin"
+    pytester.makeini(f"[pytest]\nfilterwarnings = error\naddopts = --strict-markers {plugins}\n")
     return pytester
 
 
@@ -154,13 +155,16 @@ def test_the_plugin_documents_itself(suite: pytest.Pytester) -> None:
     assert "--vmm-seed=N" in suite.runpytest_inprocess("--help").stdout.str()
 
 
-def test_loading_the_plugin_imports_nothing_heavy(suite: pytest.Pytester) -> None:
+def test_the_plugin_is_loaded_by_itself_and_imports_nothing_heavy(
+    pytester: pytest.Pytester,
+) -> None:
     text = """
 import sys
 
-def test_it():
+def test_it(request):
+    assert request.config.getoption("--vmm-seeds") is None
     assert [name for name in ("vmm.engine", "numpy", "msgspec") if name in sys.modules] == []
 """
-    suite.makepyfile(text)
-    words = ("-p", "no:trio", "-p", "no:anyio", "-p", "no:hypothesispytest")
-    suite.runpytest_subprocess(*words).assert_outcomes(passed=1)
+    pytester.makepyfile(text)
+    words = ("-W", "error", "-p", "no:trio", "-p", "no:anyio", "-p", "no:hypothesispytest")
+    pytester.runpytest_subprocess(*words).assert_outcomes(passed=1)
