@@ -111,7 +111,7 @@ class Kept:
             case Store(table, at, entry):
                 gpa = table << 12 | at * 8
                 old, self.memory[gpa] = self.memory.get(gpa, 0), entry
-                self.cached = self.cached.lose(CONTROLS, gpa, old, entry)
+                self.cached = self.cached.lose(CONTROLS, [(gpa, old, entry)])
             case Invlpg(gva):
                 self.cached = self.cached.invlpg(self.registers, gva)
             case Switch(root, pcid, keeps):

@@ -104,7 +104,7 @@ class Kept:
         match act:
             case Store(table, at, entry):
                 gpa = table << 12 | at * 8
-                self.history = lose(self.history, gpa, self.memory.get(gpa, 0), entry)
+                self.history = lose(self.history, [(gpa, self.memory.get(gpa, 0), entry)])
                 self.memory[gpa] = entry
             case Invlpg(gva):
                 self.history = forget_page(self.history, self.registers, gva)
@@ -263,11 +263,26 @@ def test_a_write_needs_an_entry_that_is_dirty() -> None:
     assert not leaf.permits(STORE, kept.registers)
 
 
+ENTRIES = st.sampled_from([0, *[make_entry(f, r) for f in (2, 3) for r in (ALL, ALL & ~A, P)]])
+
+
+@given(st.lists(st.tuples(st.sampled_from(TABLES), st.integers(0, 2), ENTRIES, ENTRIES)))
+def test_stores_at_once_are_stores_one_after_the_other(
+    stores: list[tuple[int, int, int, int]],
+) -> None:
+    words = [(table << 12 | at * 8, old, new) for table, at, old, new in stores]
+    one_by_one: History = ()
+    for word in words:
+        one_by_one = lose(one_by_one, [word])
+    assert lose((), words) == one_by_one
+    assert lose(lose((), words), words) == lose((), words * 2)
+
+
 def test_what_cannot_matter_leaves_no_trace() -> None:
-    assert lose((), 0x1000, 0, make_entry(2, ALL)) == ()
-    assert lose((), 0x1000, make_entry(2, P), make_entry(3, ALL)) == (), "A was clear"
-    assert lose((), 0x1000, make_entry(2, P | A), make_entry(2, ALL & ~U)) == ()
-    assert lose((), 0x1000, make_entry(2, ALL | NX), make_entry(2, ALL)) == ()
+    assert lose((), [(0x1000, 0, make_entry(2, ALL))]) == ()
+    assert lose((), [(0x1000, make_entry(2, P), make_entry(3, ALL))]) == (), "A was clear"
+    assert lose((), [(0x1000, make_entry(2, P | A), make_entry(2, ALL & ~U))]) == ()
+    assert lose((), [(0x1000, make_entry(2, ALL | NX), make_entry(2, ALL))]) == ()
     old = make_entry(2, ALL)
-    assert lose((), 0x1000, old, 0) == (Lost(1, ((0x1000, (old,)),)),)  # type: ignore[arg-type]
+    assert lose((), [(0x1000, old, 0)]) == (Lost(1, ((0x1000, (old,)),)),)  # type: ignore[arg-type]
     assert forget_page((), PagingRegisters(CONTROLS, 0), GVAS[0]) == ()

@@ -373,7 +373,7 @@ class Run:
                 if self._audits is not None:
                     found = (*found, *self._audits.at_point(self.states, self._view))
                     break
-            elif not self.oracles.listeners(event.__class__) and not isinstance(event, Goal):
+            elif not self.oracles.listeners[event.__class__] and not isinstance(event, Goal):
                 self.unheard[event.__class__] = None
         if found:
             self._report(found)

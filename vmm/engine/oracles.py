@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vmm.engine.events import AuditPoint, Event
-from vmm.engine.monitor import Audit, Finding, Monitor, Step, View
+from vmm.engine.monitor import Audit, Finding, Monitor, Step, Verdict, View
 from vmm.engine.ops import Cas, Read, Update, Write
 from vmm.engine.tso import bare
 from vmm.engine.waits import who_waits
@@ -18,8 +18,24 @@ if TYPE_CHECKING:
     from vmm.engine.world import World
 
 States = tuple[Any, ...]
+OnEvent = Callable[[Any, Event, Step, View], Verdict]
 ONE_CELL = dict.fromkeys((Read, Write, Cas, Update))
 """The ops of one cell that make up most steps."""
+
+
+class Listeners(dict[type[Event], tuple[tuple[int, OnEvent], ...]]):
+    """What judges the events of a class: number and method of each monitor that names it."""
+
+    def __init__(self, monitors: tuple[Monitor, ...]) -> None:
+        super().__init__()
+        self._monitors = monitors
+
+    def __missing__(self, event: type[Event]) -> tuple[tuple[int, OnEvent], ...]:
+        found = tuple(
+            (n, m.on_event) for n, m in enumerate(self._monitors) if issubclass(event, m.events)
+        )
+        self[event] = found
+        return found
 
 
 class Oracles:
@@ -36,22 +52,12 @@ class Oracles:
         self.on_stuck = tuple(m for m in self.monitors if m.sees_stuck)
         self.numbers = {m.name: number for number, m in enumerate(self.monitors)}
         self._by_place: dict[object, tuple[Monitor, ...]] = {}
-        self._by_event: dict[type[Event], tuple[tuple[int, Monitor], ...]] = {}
+        self.listeners = Listeners(self.monitors)
 
     def initial(self) -> States:
         """The states before the first step."""
         warm = self.world.monitor_states
         return tuple(warm[m.name] if m.name in warm else m.initial() for m in self.monitors)
-
-    def listeners(self, event: type[Event]) -> tuple[tuple[int, Monitor], ...]:
-        """The monitors that want to see events of a class, with their numbers."""
-        found = self._by_event.get(event)
-        if found is None:
-            found = tuple(
-                (n, m) for n, m in enumerate(self.monitors) if issubclass(event, m.events)
-            )
-            self._by_event[event] = found
-        return found
 
     def step(
         self, states: States, step: Step, view: View, *, audit: bool = True
@@ -62,9 +68,9 @@ class Oracles:
         """
         findings: list[Finding] = []
         for event in step.events:
-            for number, monitor in self.listeners(event.__class__):
+            for number, on_event in self.listeners[event.__class__]:
                 before = states[number]
-                state, found = monitor.on_event(before, event, step, view)
+                state, found = on_event(before, event, step, view)
                 if state is not before:
                     states = (*states[:number], state, *states[number + 1 :])
                 if found:

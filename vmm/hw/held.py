@@ -21,7 +21,7 @@ Source: Intel SDM vol. 3, 4.10.1 (PCIDs), 4.10.2.4 (global pages), 4.10.4.1 (wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vmm.hw.control import forgets_all
@@ -31,6 +31,7 @@ from vmm.hw.history import (
     Leaf,
     Mark,
     ReadEntry,
+    Store,
     forget_elsewhere,
     forget_page,
     keep_global,
@@ -64,14 +65,18 @@ class Held(NamedTuple):
         """From this length on the history had better be made shorter, where it can be."""
         return LONG_HISTORY + 2 * self.compacted
 
-    def lose(self, controls: Controls, word: int, old: int, new: int) -> Held:
-        """A word of memory was stored: one entry, or two of 32-bit paging."""
-        history = self.history
+    def lose(self, controls: Controls, words: Sequence[Store]) -> Held:
+        """Words of memory were stored: each one entry, or two of 32-bit paging."""
         size = format_of(controls).entry_bytes
-        for gpa in range(word, word + ENTRY_BYTES, size) if size else ():
-            was, became = part_of(old, gpa, size), part_of(new, gpa, size)
-            if was != became:
-                history = lose(history, gpa, was, became)
+        if not size:
+            return self
+        if size != ENTRY_BYTES:
+            words = [
+                (gpa, part_of(old, gpa, size), part_of(new, gpa, size))
+                for word, old, new in words
+                for gpa in range(word, word + ENTRY_BYTES, size)
+            ]
+        history = lose(self.history, words)
         return self if history is self.history else self._replace(history=history)
 
     def forget(self, registers: PagingRegisters, *, has_global: bool) -> Held:
@@ -131,14 +136,12 @@ class Cached(NamedTuple):
     held: Held = Held()
     parked: tuple[Parked, ...] = ()
 
-    def lose(self, controls: Controls, word: int, old: int, new: int) -> Cached:
-        """A word of memory was stored; ``controls``: those in use."""
-        held = self.held.lose(controls, word, old, new)
+    def lose(self, controls: Controls, words: Sequence[Store]) -> Cached:
+        """Words of memory were stored; ``controls``: those in use."""
+        held = self.held.lose(controls, words)
         if held is self.held and not self.parked:
             return self
-        parked = [
-            p._replace(held=p.held.lose(p.registers.controls, word, old, new)) for p in self.parked
-        ]
+        parked = [p._replace(held=p.held.lose(p.registers.controls, words)) for p in self.parked]
         return Cached(held, tuple(parked))
 
     def invlpg(self, registers: PagingRegisters, gva: Gva) -> Cached:

@@ -31,6 +31,7 @@ Source: Intel SDM vol. 3, 4.10.2.3, 4.10.3 (what may be cached), 4.10.4.1 (what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from vmm.bits import NX, A, D, G, P, W
@@ -97,6 +98,8 @@ class Mark(NamedTuple):
 
 
 History: TypeAlias = tuple[Lost | Mark, ...]
+Store: TypeAlias = tuple[int, int, int]
+"""Of an entry, or a word: (gpa, what it was, what it is now)."""
 
 
 class Leaf(NamedTuple):
@@ -123,17 +126,32 @@ class Leaf(NamedTuple):
 # --- writing it ---
 
 
-def lose(history: History, gpa: int, old: int, new: int) -> History:
-    """An entry was rewritten."""
-    if _adds(old, new):
-        return history
+def lose(history: History, stores: Iterable[Store]) -> History:
+    """Entries were rewritten, one after the other."""
+    for table, group in groupby(stores, key=_table):
+        history = _lose_of(history, table, group)
+    return history
+
+
+def _table(store: Store) -> Gfn:
+    return gpa_to_gfn(Gpa(store[0]))
+
+
+def _lose_of(history: History, table: Gfn, stores: Iterable[Store]) -> History:
+    """Entries of one table were rewritten."""
     last = history[-1] if history else None
-    table = gpa_to_gfn(Gpa(gpa))
-    run = dict(last.values) if isinstance(last, Lost) and last.table == table else {}
-    if not _cacheable(old) and (not history or gpa in run):
-        return history  # no other table has changed since the entry's value before that
-    values = {**run, gpa: tuple(dict.fromkeys((*run.get(gpa, ()), old)))}
-    return (*(history[:-1] if run else history), Lost(table, tuple(sorted(values.items()))))
+    before = last.values if isinstance(last, Lost) and last.table == table else ()
+    values = dict(before)
+    for gpa, old, new in stores:
+        if _adds(old, new):
+            continue
+        if not _cacheable(old) and (gpa in values or not (history or values)):
+            continue  # no other table has changed since the entry's value before that
+        values[gpa] = tuple(dict.fromkeys((*values.get(gpa, ()), old)))
+    run = tuple(sorted(values.items()))
+    if run == before:
+        return history
+    return (*(history[:-1] if before else history), Lost(table, run))
 
 
 def forget_page(history: History, registers: PagingRegisters, gva: Gva) -> History:

@@ -131,10 +131,7 @@ class Architecture(Monitor):
             return state
         made = []
         for number, cached in enumerate(state.cached):
-            controls = self._registers(number, view).controls
-            for word, old, new in stores:
-                cached = cached.lose(controls, word, old, new)  # noqa: PLW2901 - one after another
-            made.append(cached)
+            made.append(cached.lose(self._registers(number, view).controls, stores))
         has_global = state.has_global or any(_maybe_global(new) for _, _, new in stores)
         return state._replace(cached=tuple(made), has_global=has_global)
 
@@ -150,7 +147,7 @@ class Architecture(Monitor):
         """A vCPU invalidated; of stores under way it may still meet the old values."""
         controls = self._registers(number, view).controls
         for _, gpa, old in state.emulated:
-            cached = cached.lose(controls, gpa, old, view[self.memory.word(gpa)])
+            cached = cached.lose(controls, [(gpa, old, view[self.memory.word(gpa)])])
         return state._replace(
             cached=(*state.cached[:number], cached, *state.cached[number + 1 :]),
         )

@@ -53,7 +53,7 @@ class DirtyLogExact(Monitor):
             case _:
                 return state, ()
         known = frozenset((*telling, *view[self.slots.dirty], *[gfn for _, gfn in owed]))
-        lost = [gfn for gfn in untold if gfn not in known]
+        lost = [] if known.issuperset(untold) else [gfn for gfn in untold if gfn not in known]
         return (untold, telling, owed), tuple([self._finding(gfn) for gfn in lost])
 
     def _finding(self, gfn: int) -> Finding:
