@@ -19,9 +19,10 @@ from tests.engine.pickers import Seeded
 from tests.search.random_worlds import random_world
 from tests.search.worlds import notifier_retry, two_locks
 from vmm.engine.cells import Cell
+from vmm.engine.events import Goal
 from vmm.engine.hosts import HOSTS, driver, loop
 from vmm.engine.live import Run
-from vmm.engine.ops import fence
+from vmm.engine.ops import fence, mark
 from vmm.engine.trace import Ending, Outcome
 from vmm.engine.world import World
 
@@ -50,6 +51,24 @@ def test_same_trace_on_every_host(seed: int) -> None:
     world, source = random_world(seed)
     outcomes = [driver(host)(Run(world, Seeded(seed))) for host in HOSTS]
     assert same(outcomes[0]) == same(outcomes[1]) == same(outcomes[2]), source
+
+
+class Seen(Goal, frozen=True):
+    """A goal of a kind of its own."""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("monitors", [False, True])
+def test_goals_of_every_kind_are_noted(host: str, monitors: bool) -> None:
+    world = World()
+    world.goals = ("there",)
+
+    async def marks() -> None:
+        await mark(Seen("there"))
+
+    world.task("marks", marks)
+    run = Run(world, Seeded(0), monitors=monitors)
+    assert driver(host)(run).goals == {"there": True}
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -199,7 +199,7 @@ class Run:
         while found:
             kind = found.pop()
             found += kind.__subclasses__()
-            if kind is not Goal:
+            if not issubclass(kind, Goal):
                 kinds[kind] = None
         return kinds
 

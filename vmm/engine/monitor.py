@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import msgspec
 
 from vmm.engine.events import Event
 
@@ -79,7 +81,7 @@ class View:
         )
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A cell that a step wrote, with the old and the new value."""
 
     cell: Cell[Any]
@@ -87,7 +89,7 @@ class Change(NamedTuple):
     new: Any
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One op taking effect. ``events`` are already resolved against the result."""
 
     task: Task

@@ -39,6 +39,10 @@ class DirtyLogExact(Monitor):
         del step
         untold, telling, owed = state
         match event:
+            case Access(_, _, pfn, write):
+                if not write or has_number(untold, gfn_of(pfn)):
+                    return state, ()
+                untold = with_number(untold, gfn_of(pfn))
             case DirtyLogTaken(gfns):
                 return (untold, gfns, owed), ()
             case DirtyLogRead(gfns):
@@ -48,8 +52,6 @@ class DirtyLogExact(Monitor):
                 return (untold, telling, (*owed, (vcpu, gfn))), ()
             case Enter(vcpu) if any(debtor == vcpu for debtor, _ in owed):
                 owed = tuple([debt for debt in owed if debt[0] != vcpu])
-            case Access(_, _, pfn, True) if not has_number(untold, gfn := gfn_of(pfn)):
-                untold = with_number(untold, gfn)
             case _:
                 return state, ()
         known = frozenset((*telling, *view[self.slots.dirty], *[gfn for _, gfn in owed]))

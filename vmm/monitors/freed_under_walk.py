@@ -54,13 +54,17 @@ class FreedUnderWalk(Monitor):
 
     def on_event(self, state: Walks, event: Event, step: Step, view: View) -> Verdict:
         del view
-        if isinstance(event, ShadowPageFreed):
+        if isinstance(event, WalkRead):
+            if event.ahead:
+                return state, ()
+            walker = f"the walker of pCPU {event.pcpu}"
+        elif isinstance(event, LocklessRead):
+            walker = f"vCPU {event.vcpu}, without mmu_lock,"
+        else:
+            assert isinstance(event, ShadowPageFreed)
             table = self.mmu.cache.pages[event.page].pfn
             return tuple([w._replace(freed=w.freed or w.table == table) for w in state]), ()
-        assert isinstance(event, WalkRead | LocklessRead)
-        if isinstance(event, WalkRead) and event.ahead:
-            return state, ()
-        walker, before, rest = _walker(event), None, state
+        before, rest = None, state
         for at, walk in enumerate(state):
             if walk.walker == walker:
                 before, rest = walk, (*state[:at], *state[at + 1 :])
@@ -88,12 +92,6 @@ def _table_below(event: WalkRead | LocklessRead, read: int | UpperEntry | None) 
     if isinstance(read, UpperEntry):
         return read.table
     return frame_of(read) if read & P else None
-
-
-def _walker(event: WalkRead | LocklessRead) -> str:
-    if isinstance(event, WalkRead):
-        return f"the walker of pCPU {event.pcpu}"
-    return f"vCPU {event.vcpu}, without mmu_lock,"
 
 
 def _build(world: World, vm: Vm | None) -> FreedUnderWalk | None:

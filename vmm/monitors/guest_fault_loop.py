@@ -67,10 +67,10 @@ class GuestFaultLoop(Monitor):
 
     def on_event(self, state: tuple[Faults, ...], event: Event, step: Step, view: View) -> Verdict:
         me = step.task.index
+        if not state and event.__class__ is not PageFaultExit:
+            return state, ()
         if isinstance(event, PageFaultExit):
             return self._faulted(state, event, me, view)
-        if not state:
-            return state, ()
         if isinstance(event, AuditPoint):
             return _kept(state, [faults for faults in state if faults.task == me]), ()
         if _changes_memory(event):

@@ -30,6 +30,8 @@ class InvalidPageWalked(Monitor):
     def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del view
         invalid, coming = state
+        if not invalid and isinstance(event, WalkRead):
+            return state, ()
         match event:
             case ShadowPageInvalid(page, _) if page not in invalid and page not in coming:
                 return (invalid, tuple(sorted((*coming, page)))), ()

@@ -39,7 +39,9 @@ class LostAccessed(Monitor):
     def on_event(self, state: State, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn) if not has_number(state.used, pfn):
+            case Access(_, _, pfn):
+                if has_number(state.used, pfn):
+                    return state, ()
                 return state._replace(used=with_number(state.used, pfn)), ()
             case PageAgeing(pfn) if has_number(state.used, pfn):
                 return state._replace(asked=with_number(state.asked, pfn)), ()

@@ -30,8 +30,8 @@ class LostDirty(Monitor):
     def on_event(self, state: Pfns, event: Event, step: Step, view: View) -> Verdict:
         del step, view
         match event:
-            case Access(_, _, pfn, True) if not has_number(state, pfn):
-                return with_number(state, pfn), ()
+            case Access(_, _, pfn, write):
+                return with_number(state, pfn) if write else state, ()
             case PageCleaned(pfn, dirty) if has_number(state, pfn):
                 left = without_number(state, pfn)
                 return left, () if dirty else (self._finding(pfn),)

@@ -40,8 +40,11 @@ class LostRequest(Monitor):
         self.vcpus = vcpus
 
     def on_event(self, state: None, event: Event, step: Step, view: View) -> Verdict:
-        assert isinstance(event, Enter | Access)
-        vcpu = self.vcpus[event.vcpu if isinstance(event, Enter) else event.pcpu]
+        if isinstance(event, Access):
+            vcpu = self.vcpus[event.pcpu]
+        else:
+            assert isinstance(event, Enter)
+            vcpu = self.vcpus[event.vcpu]
         requests = view[vcpu.requests]
         if not requests or self._is_interrupted(vcpu, step, view):
             return state, ()
