@@ -87,6 +87,11 @@ class Module:
         return ast.parse(self.text, self.path)
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All of the tree."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def lines(self) -> list[str]:
         return self.text.splitlines()
 
@@ -114,7 +119,7 @@ class Module:
         `from a import b` counts as a.b. import_module(f"a.{b}") counts as "a.", the whole folder.
         """
         found: list[tuple[int, str]] = []
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             match node:
                 case ast.Import(names=names):
                     found += [(node.lineno, alias.name) for alias in names]
@@ -201,7 +206,7 @@ def sizes(module: Module) -> Iterator[Complaint]:
     allowed = LINES_MAX.get(module.path, MODULE_LINES_MAX)
     if len(module.lines) > allowed:
         yield len(module.lines), f"{len(module.lines)} lines, {allowed} allowed; split the module"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         length = _lines_of(node)

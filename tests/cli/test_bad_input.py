@@ -136,7 +136,7 @@ def test_a_bug_in_vmm_is_told_as_one_with_the_command_that_shows_it(
 ) -> None:
     from vmm.search import replay
 
-    monkeypatch.setattr(replay, "op_tag", None)
+    monkeypatch.setattr(replay, "rolled", None)
     said = lab.vmm("run", "lost_update", "--seed", 3)
     assert said.code == 3
     assert "[vmm bug] TypeError: 'NoneType' object is not callable, at vmm" in said.complaint

@@ -26,7 +26,7 @@ from vmm.vcpu.guest import Guest
 
 UNPAGED = 0x2000
 """Where a guest without paging loads from."""
-STATES, STATES_AT_MOST = 2_000, 5_000_000
+STATES, STATES_AT_MOST = 800, 5_000_000
 
 
 def cases() -> list[LoadedScenario]:

@@ -68,7 +68,7 @@ def test_loops_stay_within_their_arrays(
 ) -> None:
     monkeypatch.setattr(exhaustive, "Loops", Uncompiled)
     with np.errstate(over="ignore"):
-        for seed in range(first, first + 10):
+        for seed in range(first, first + 5):
             for make, reduce in ((random_world, False), (guarded_world, True)):
                 expected, found = [
                     search(make(seed)[0], engine=engine, reduce=reduce, jobs=jobs)
@@ -141,7 +141,7 @@ def test_reduced_searches_are_the_same(
     first: int, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exhaustive, "CHUNK", 7)
-    for seed in range(first, first + 15):
+    for seed in range(first, first + 6):
         expected, found = [
             search(
                 judged(guarded_world(seed)[0], seed),

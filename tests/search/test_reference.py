@@ -36,10 +36,10 @@ def contents(result: Result) -> set[tuple[Any, ...]]:
     [
         (1, True, 199, 313, 3, 0),
         (2, True, 3_741, 8_405, 9, 0),
-        (3, True, 84_233, 248_494, 27, 0),
+        pytest.param(3, True, 84_233, 248_494, 27, 0, marks=pytest.mark.slow),
         (1, False, None, None, 4, 1),
         (2, False, 2_292, 4_737, 14, 5),
-        (3, False, None, None, 46, 19),
+        pytest.param(3, False, None, None, 46, 19, marks=pytest.mark.slow),
     ],
 )
 def test_calibration(
