@@ -35,8 +35,8 @@ demo: setup ## find a real KVM race under a fixed seed, then show that the fix e
 test: lint ## lint, then run every test that is not marked slow
 	$(BIN)/pytest -n auto
 
-test-slow: setup ## run the long checks
-	$(BIN)/pytest -n auto -m slow
+test-slow: setup ## run the long checks, and those by random examples with many of them
+	$(BIN)/pytest -n auto -m 'slow or hypothesis' --hypothesis-profile many
 
 matrix: setup ## look for every bug in all states, and write docs/matrix.md
 	$(BIN)/vmm matrix --markdown docs/matrix.md

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.lab import DEADLOCK, LOST_UPDATE, Lab
 
 pytest_plugins = ("pytester",)
+
+settings.register_profile("few", max_examples=30, stateful_step_count=25, deadline=None)
+settings.register_profile("many", max_examples=500, stateful_step_count=40, deadline=None)
+settings.load_profile("few")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hw.test_history import ALL, CONTROLS, GVAS, ROOTS, TABLES, Invlpg, Store, path
@@ -157,7 +157,6 @@ def both(done: list[Act]) -> list[tuple[Found, Found]]:
     return [(sets.usable(gva), kept.usable(gva)) for gva in GVAS]
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.one_of(acts(has_global=True), acts(has_global=False)))
 def test_all_that_may_be_held_is_allowed(done: list[Act]) -> None:
     for expected, found in both(done):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.bits import NX, A, D, G, P, U, W, combine, frame_of, make_entry
@@ -151,14 +151,12 @@ def both(done: list[Store | Invlpg | LoadCr3]) -> list[tuple[Found, Found]]:
     return [(set(sets.leaves[g]), {(x.entry, x.rights) for x in kept.leaves(g)}) for g in GVAS]
 
 
-@settings(max_examples=300, deadline=None)
 @given(acts(P))
 def test_a_history_says_what_the_sets_say(done: list[Store | Invlpg | LoadCr3]) -> None:
     for expected, found in both(done):
         assert found == expected
 
 
-@settings(max_examples=80, deadline=None)
 @given(acts(P, A, D, W, U))
 def test_a_compact_history_says_the_same(done: list[Store | Invlpg | LoadCr3]) -> None:
     whole, short = Kept(), Kept(compacts=True)
@@ -217,7 +215,6 @@ def test_a_compact_history_keeps_global_pages_alone() -> None:
     assert [gpa for gpa, _ in lost.values] == [0x20008]
 
 
-@settings(max_examples=300, deadline=None)
 @given(acts(P, A, D, W, U))
 def test_with_stores_that_only_add_it_says_no_less(done: list[Store | Invlpg | LoadCr3]) -> None:
     for expected, found in both(done):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hand import Hand
@@ -46,7 +46,6 @@ spaces = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(spaces)
 def test_every_page_is_mapped_as_asked_and_nothing_else(
     asked: dict[str, dict[int, Page]],

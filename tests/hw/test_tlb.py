@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -56,7 +55,6 @@ class TlbMachine(RuleBasedStateMachine):
 
 
 TestTlb = TlbMachine.TestCase
-TestTlb.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 def test_dropping_what_is_not_there_changes_nothing() -> None:

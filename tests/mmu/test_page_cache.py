@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -87,7 +86,6 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestPageCache = CacheMachine.TestCase
-TestPageCache.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
 def test_pages_are_found_by_their_host_frames() -> None:

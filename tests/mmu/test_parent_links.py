@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -90,4 +89,3 @@ class ParentsMachine(RuleBasedStateMachine):
 
 
 TestParentLinks = ParentsMachine.TestCase
-TestParentLinks.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -116,4 +115,3 @@ class RecycleMachine(RuleBasedStateMachine):
 
 
 TestRecycle = RecycleMachine.TestCase
-TestRecycle.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

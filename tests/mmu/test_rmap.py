@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -47,4 +46,3 @@ class RmapMachine(RuleBasedStateMachine):
 
 
 TestRmap = RmapMachine.TestCase
-TestRmap.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

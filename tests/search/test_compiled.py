@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.search.guarded_worlds import guarded_world
@@ -29,7 +29,6 @@ LOOPS = {jobs: Loops(jobs) for jobs in (1, 2, 3)}
 JOBS = pytest.mark.parametrize("jobs", [1, 2])
 
 
-@settings(deadline=None)
 @given(
     batches=st.lists(HASHES, max_size=6),
     changes=st.integers(0, 6),

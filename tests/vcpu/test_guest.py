@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hand import Bench, bench
@@ -106,7 +106,6 @@ def memory_at(made: Bench, gpa: int, words_: int) -> bytes:
     return b"".join(made.word(gpa + 8 * n).to_bytes(8, "little") for n in range(words_))
 
 
-@settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, 72), size=sizes, old=words, value=values)
 def test_a_store_changes_its_bytes_and_no_others(at: int, size: int, old: int, value: int) -> None:
     made = machine()
@@ -120,7 +119,6 @@ def test_a_store_changes_its_bytes_and_no_others(at: int, size: int, old: int, v
     assert memory_at(made, first, 12) == bytes(expected)
 
 
-@settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, 15), size=st.integers(1, 8), old=words, value=values)
 def test_an_emulated_store_does_the_same(at: int, size: int, old: int, value: int) -> None:
     made = machine()
@@ -183,7 +181,6 @@ def test_a_store_across_shadowed_tables_is_checked_whole_and_stored_page_by_page
     assert made.spte(made.pages(0x13)[0], 0) == 0
 
 
-@settings(max_examples=30, deadline=None)
 @given(first=st.integers(0, 20), words=st.integers(0, 40), size=st.sampled_from([1, 4, 8]))
 def test_a_string_store_fills_its_words_and_no_others(first: int, words: int, size: int) -> None:
     made = machine()
