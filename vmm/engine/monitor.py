@@ -8,7 +8,7 @@ pending access (``sees_pending``, ``sees_access``), or leaves the world stuck (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -41,7 +41,7 @@ def _nothing() -> Sequence[Op | None]:
 
 
 class View:
-    """Read access to a state, for monitors: ``view[cell]``, ``view.items(array)``, ``accesses``.
+    """Read access to a state, for monitors: ``view[cell]``, ``values``, ``items``, ``accesses``.
 
     ``pending`` gives what each of ``tasks`` is about to do.
     """
@@ -61,6 +61,11 @@ class View:
     def __getitem__(self, cell: Cell[V]) -> V:
         value: V = self._get(cell.index)
         return value
+
+    def values(self, cells: Iterable[Cell[V]]) -> list[V]:
+        """The values of many cells."""
+        get = self._get
+        return [get(cell.index) for cell in cells]
 
     def items(self, array: CellArray[Any, V]) -> Iterator[tuple[Any, V]]:
         """(key, value) of the cells that differ from the array's default, by key."""

@@ -24,10 +24,11 @@ class RootCounts(Audit):
 
     def __init__(self, vm: Vm) -> None:
         self.pages = vm.mmu.cache.pages
+        self.root_counts = tuple(page.root_count for page in self.pages)
         self.roots = tuple(root for vcpu in vm.vcpus for root in vcpu.roots)
 
     def watched(self) -> tuple[Cell[Any], ...]:
-        return (*self.roots, *(page.root_count for page in self.pages))
+        return (*self.roots, *self.root_counts)
 
     def full(self, state: object, view: View) -> tuple[Finding, ...]:
         del state
@@ -36,13 +37,13 @@ class RootCounts(Audit):
             [
                 SPEC.finding(
                     "audit/root-counts",
-                    f"sp{page.number} counts {view[page.root_count]} users, but is a root "
+                    f"sp{page.number} counts {users} users, but is a root "
                     f"{loaded.count(page.number)} times",
                     page.root_count.name,
                     *(root.name for root in self.roots),
                 )
-                for page in self.pages
-                if view[page.root_count] != loaded.count(page.number)
+                for page, users in zip(self.pages, view.values(self.root_counts), strict=True)
+                if users != loaded.count(page.number)
             ]
         )
 

@@ -30,7 +30,8 @@ class ReplayState:
         self.touches = 0
         self.faults = 0
         self.tables = GuestTables(recording.tables)
-        self.words: dict[int, int] = {}
+        self.words: dict[str, list[int]] = {}
+        """What the cells of an array held at the last checkpoint, in the order of first touch."""
 
 
 class AsRecorded(Monitor):
@@ -112,10 +113,12 @@ class AsRecorded(Monitor):
     ) -> tuple[Finding, ...]:
         state.checkpoints += 1
         for array in self.vm.mmu.memory.arrays:
-            for gpa, cell in array.cells.items():
-                word = view[cell]
-                if state.words.get(gpa, cell.initial) != word:
-                    state.words[gpa] = word
+            cells = list(array.cells.values())
+            known = state.words.get(array.name, [])
+            known += [cell.initial for cell in cells[len(known) :]]
+            state.words[array.name] = words = view.values(cells)
+            for gpa, old, word in zip(array.cells, known, words, strict=True):
+                if old != word:
                     state.tables.store(gpa, ENTRY_BYTES, word)
         pages, sha, sha_ad = state.tables.digest()
         found = (pages, sha[: len(recorded.sha)], sha_ad[: len(recorded.sha_ad)])
