@@ -51,7 +51,7 @@ def run(seed: int, count: int, *, vcpus: int, host: str = "", **config: Any) -> 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_guest_sees_bare_metal(machine: str) -> None:
-    for seed in range(6):
+    for seed in range(3):
         assert not run(seed, 40, **MACHINES[machine])
 
 

@@ -6,7 +6,7 @@ from tests.search.brute import enumerate_all
 from tests.search.brute_tso import TsoExecution
 from tests.search.random_worlds import random_tso_world
 
-SEEDS = range(16)
+SEEDS = range(12)
 PREFIXES_MAX = 4000
 
 
@@ -21,4 +21,4 @@ def test_random_worlds_need_store_buffers() -> None:
         else:
             assert plain.terminal <= buffered.terminal
             kinds["differ" if plain.terminal != buffered.terminal else "alike"] += 1
-    assert kinds["differ"] >= 8, kinds
+    assert kinds["differ"] >= 6, kinds
