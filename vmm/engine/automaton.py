@@ -301,11 +301,17 @@ class Automaton:
         """The local state: what the coroutine holds, and the op it waits at."""
         registry = self._world.registry
         try:
-            held = capture(program, registry, op_key=self._op_key, remembered=remembered)
-            return held, self._op_key(op)
+            own = self._op_key(op)  # a frame that publishes it holds it, too
+            held = capture(
+                program,
+                registry,
+                op_key=lambda value: own if value is op else self._op_key(value),
+                remembered=remembered,
+            )
         except BaseException:
             close(program)
             raise
+        return held, own
 
     def _op_key(self, op: object) -> Hashable:
         return op_key(op, self._world, self.task)

@@ -50,8 +50,7 @@ def capture(
     first, only the levels that ran since the last capture of that coroutine are read.
     """
     levels = _levels(coro)
-    chain = [link for level in levels for link in (level.owner, level.awaited)]
-    reader = Reader(registry, op_key, chain)
+    reader = Reader(registry, op_key, _chain(levels))
     if remembered is None:
         return tuple([_level_key(level, reader) for level in levels])
     keys = []
@@ -122,6 +121,16 @@ def _levels(coro: object) -> list[_Level]:
         if type(owner) is Wrapper:
             (owner,) = gc.get_referents(owner)
     return levels
+
+
+def _chain(levels: Sequence[_Level]) -> list[object]:
+    """All that is awaited, each once."""
+    chain: list[object] = []
+    for level in levels:
+        if not chain or level.owner is not chain[-1]:
+            chain.append(level.owner)
+        chain.append(level.awaited)
+    return chain
 
 
 def _level(owner: object) -> _Level | None:

@@ -100,8 +100,9 @@ def reason_of(failure: Exception) -> str:
 class Reader:
     """One capture: numbers what it meets, so that aliases show.
 
-    ``chain`` is what it has met already: the coroutines that are being awaited. ``lasting`` stays
-    true as long as nothing is read that can change, or whose key depends on what was met before.
+    ``chain`` is what it has met already, each once: the coroutines that are being awaited.
+    ``lasting`` stays true as long as nothing is read that can change, or whose key depends on what
+    was met before.
     """
 
     __slots__ = ("_chain", "_met", "_op_key", "_recalled", "lasting", "registry")
@@ -114,9 +115,7 @@ class Reader:
         self._recalled = registry.recalled
         self._op_key = op_key
         self._chain = chain
-        self._met: dict[int, tuple[int, object]] = {}
-        for link in chain:
-            self._meet(link)
+        self._met = {_identity(link): (number, link) for number, link in enumerate(chain)}
 
     def _meet(self, value: object) -> None:
         # Temporaries are met too; holding them keeps their identity from being used again.
