@@ -49,21 +49,25 @@ def pair_id(value: object) -> str | None:
     return value.slug if isinstance(value, LoadedScenario) else str(value)
 
 
+@cache
 def main_scenario(bug: str) -> LoadedScenario:
     """The scenario that shows a bug best."""
     return scenario_of(bug, discover("vmm.bugs")[bug].SPEC, searchable())
 
 
-def bugs() -> list[str]:
+@cache
+def bugs() -> tuple[str, ...]:
     """The public names of all bugs."""
-    return list(discover("vmm.bugs"))
+    return tuple(discover("vmm.bugs"))
 
 
+@cache
 def is_livelock(bug: str) -> bool:
     """Whether a search shows it by a livelock, which no single step is."""
     return bool(discover("vmm.bugs")[bug].SPEC.caught_by[0].startswith("livelock/"))
 
 
-def shows_in_a_step() -> list[tuple[LoadedScenario, str]]:
+@cache
+def shows_in_a_step() -> tuple[tuple[LoadedScenario, str], ...]:
     """Those of ``shows`` that a finding ends, not a livelock."""
-    return [(loaded, bug) for loaded, bug in shows() if not is_livelock(bug)]
+    return tuple((loaded, bug) for loaded, bug in shows() if not is_livelock(bug))

@@ -25,7 +25,7 @@ QUICK = ("stale-gpte", "emulated-write-order", "notifier-retry")
 """Bugs that a few dozen random schedules show."""
 TWIN_SLICE, BUG_SLICE = 1_000, 3_000
 """States of each world that are searched by default."""
-SHORT = 70
+SHORT = 50
 """Steps; a bug whose stored schedule has more is hardly found in a slice."""
 FOUND_WITHIN = 1_000
 SAMPLED = (

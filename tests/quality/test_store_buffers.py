@@ -13,7 +13,7 @@ from vmm.scenario.loading import LoadedScenario
 from vmm.search import exhaustive
 from vmm.search.result import Result, Verdict
 
-QUICK = ("stale-gpte", "emulated-write-order", "guest-shootdown", "notifier-retry", "tlb-shootdown")
+QUICK = ("stale-gpte", "emulated-write-order", "notifier-retry", "tlb-shootdown")
 """Scenarios of some ten thousand states; store buffers triple what there is without."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import cache
 from time import process_time
 
 import pytest
@@ -29,14 +30,15 @@ UNPAGED = 0x2000
 STATES, STATES_AT_MOST = 800, 5_000_000
 
 
-def cases() -> list[LoadedScenario]:
+@cache
+def cases() -> tuple[LoadedScenario, ...]:
     """The scenarios of features, on machines with fewer than three vCPUs."""
     found = []
     for loaded in catalogue.searchable():
         machine = catalogue.small(loaded).machine
         if machine is not None and machine.features and machine.vcpus < 3 and machine.spaces:
             found.append(loaded)
-    return found
+    return tuple(found)
 
 
 def with_another(loaded: LoadedScenario) -> World:

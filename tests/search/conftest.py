@@ -15,8 +15,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if name in SHARED:
         searches = {"reference": reference.search, **engines}
         metafunc.parametrize("searched", searches.values(), ids=searches, indirect=True)
-    elif name in ("test_exhaustive", "test_reduction"):
+    elif name == "test_exhaustive":
         metafunc.parametrize("searched", engines.values(), ids=engines, indirect=True)
+    elif name == "test_reduction":  # test_compiled holds reduced searches of both together
+        numba = pytest.param(engines["numba"], marks=pytest.mark.slow)
+        metafunc.parametrize("searched", [engines["numpy"], numba], ids=engines, indirect=True)
 
 
 @pytest.fixture(autouse=True)
