@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.hand import Bench, bench
-from vmm.bits import NX, PS, A, D, P, U, W, frame_of, make_entry
+from vmm.bits import NX, PFERR_PRESENT, PFERR_RSVD, PS, A, D, P, U, W, frame_of, make_entry
 from vmm.engine.events import Goal
 from vmm.engine.ops import Acquire, Op
 from vmm.hw.access import LOAD, STORE, AccessKind, GuestFault
@@ -15,7 +15,9 @@ from vmm.hw.layout import REGION, Layout, Page, page
 from vmm.hw.paging import HOST
 from vmm.mmu.api import FaultResult
 from vmm.mmu.fault import NO_PT_WRITE
+from vmm.mmu.memslots import pfn_of
 from vmm.mmu.role import Role, root_role
+from vmm.mmu.shadow_page import FIRST_PFN
 from vmm.units import Gfn, Gva, entry_gpa, table_index
 from vmm.vcpu.requests import TLB_FLUSH
 from vmm.vcpu.vcpu import Vcpu
@@ -122,6 +124,15 @@ def test_rights_of_upper_tables_are_in_the_roles() -> None:
     assert fault(made, again, LOAD) is RESUME
     assert (leaf(made, DATA) & W, leaf(made, again) & W) == (W, 0)
     assert len(made.pages(0x13)) == 2
+
+
+@pytest.mark.parametrize("frame", [FIRST_PFN, pfn_of(2, 1)])
+def test_a_gpte_cannot_name_the_host_s_own_frames(frame: int) -> None:
+    """A guest's addresses have 32 bits; two 32-bit gptes read as one may well say more."""
+    made = machine(vcpus=1)
+    made.poke(made.vm.layout.gpte("A", DATA), make_entry(frame, ALL | P | A | D))
+    assert fault(made, DATA) == GuestFault(DATA, PFERR_PRESENT | PFERR_RSVD)
+    assert not leaf(made, DATA)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Registers:
     ac: bool = False
     pke: bool = False
     pkru: int = 0
-    maxphyaddr: int = 52
+    maxphyaddr: int = 32
     pse36: bool = True
     gbpages: bool = True
     cr3: int = 0

@@ -40,6 +40,9 @@ from vmm.units import (
 
 FIRST_TABLE = Gfn(0x10)
 FRAMES_PER_SPACE = 4
+GUEST_MAXPHYADDR = 32
+"""Bits of guest-physical addresses, by the guest's CPUID. Above lie the host's own frames: shadow
+pages, and pages that a guest frame had before (``mmu.memslots``). Entries with more bits fault."""
 REGION = Gva(0x400000)
 """First byte of the 2M region that holds the pages of a small world, and its tables' window."""
 REGION_BYTES = 1 << PAGE_SHIFT + LEVEL_BITS
@@ -132,7 +135,8 @@ class Layout:
 
     def registers(self, space: str, **controls: Any) -> PagingRegisters:
         """The registers of a processor that starts in a space; ``controls`` besides its mode's."""
-        state = Controls.of(self.mode(space), **{"pse": True, **controls})
+        own = {"pse": True, "maxphyaddr": GUEST_MAXPHYADDR}
+        state = Controls.of(self.mode(space), **{**own, **controls})
         cr3 = gfn_to_gpa(self.roots[space])
         latched = pdpte_gpas(cr3, state) if state.mode is PagingMode.PAE else ()
         return PagingRegisters(state, cr3, tuple([self.entry(gpa, ENTRY_BYTES) for gpa in latched]))

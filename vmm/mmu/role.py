@@ -33,6 +33,7 @@ from functools import cache
 from typing import NamedTuple
 
 from vmm.bits import U, W, describe_rights
+from vmm.hw.layout import GUEST_MAXPHYADDR
 from vmm.hw.paging import FORMATS, HOST, Controls, PagingMode
 from vmm.units import (
     ENTRIES_PER_TABLE,
@@ -163,4 +164,4 @@ def shadow_controls(guest: Controls) -> Controls:
 
 @cache
 def _controls(glevels: int, nxe: bool, pse: bool, wp: bool) -> Controls:
-    return Controls.of(_MODES[glevels], nxe=nxe, pse=pse, wp=wp)
+    return Controls.of(_MODES[glevels], nxe=nxe, pse=pse, wp=wp, maxphyaddr=GUEST_MAXPHYADDR)

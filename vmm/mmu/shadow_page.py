@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmm.engine.events import EventSpec
 
 FIRST_PFN = Pfn(0x100000)
-"""Host frame of shadow page 0: above any guest frame."""
+"""Host frame of shadow page 0: above any guest frame (``hw.layout.GUEST_MAXPHYADDR``)."""
 
 
 class SpteRef(NamedTuple):
