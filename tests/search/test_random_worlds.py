@@ -3,18 +3,15 @@
 from collections import Counter
 
 from tests.search.brute import enumerate_all
-from tests.search.brute_tso import TsoExecution
 from tests.search.random_worlds import random_tso_world
-
-SEEDS = range(12)
-PREFIXES_MAX = 4000
+from tests.search.test_brute_tso import PREFIXES_MAX, SEEDS, enumerated
 
 
 def test_random_worlds_need_store_buffers() -> None:
     """Most can end as they cannot without: there neither model is taken for the other."""
     kinds: Counter[str] = Counter()
     for seed in SEEDS:
-        buffered = enumerate_all(random_tso_world(seed)[0], PREFIXES_MAX, TsoExecution)
+        buffered = enumerated(seed)
         plain = enumerate_all(random_tso_world(seed)[0], PREFIXES_MAX)
         if buffered is None or plain is None:
             kinds["too large"] += 1
