@@ -13,14 +13,17 @@ from vmm.bits import A, D, G, P, U, W, make_entry
 from vmm.engine.events import Event
 from vmm.engine.world import World
 from vmm.errors import UsageError
-from vmm.features import pcid, unsync
+from vmm.features import pcid, unsync, vcpu_migration
 from vmm.features.pcid import NOTHING, with_pcids
 from vmm.hw.access import GeneralProtection
 from vmm.hw.events import InvpcidType
 from vmm.hw.layout import REGION, WINDOW, page
 from vmm.mmu.api import VcpuState
+from vmm.search.exhaustive import search
 from vmm.units import Gva
+from vmm.vcpu.flush import flusher_of
 from vmm.vcpu.guest import Guest
+from vmm.vcpu.requests import TLB_FLUSH_CURRENT
 
 DATA = REGION
 SPACES = {"A": {int(DATA): page(2)}, "B": {int(DATA): page(3)}}
@@ -195,6 +198,69 @@ def test_a_guest_with_pcids_sees_what_a_processor_may_show(program: Any) -> None
 
 def test_the_page_of_another_pcid_is_dropped_below_its_root() -> None:
     assert codes(judged(invalidates_b, Shadowing=[ForgetsKeptRoot])) == (CODE,)
+
+
+# --- with other features ---
+
+
+async def goes_on_in_b(cpu: Guest) -> None:
+    await cpu.load(DATA)
+    await cpu.load(DATA)
+    await cpu.load_pcid("B", 2, keeps=True)
+    await cpu.load(DATA)
+
+
+async def leaves_a_flush(cpu: Guest) -> None:
+    await cpu.store_pte(DATA, frame=4, space="B")
+    await cpu.flush_preempted(0)
+
+
+class SyncsCurrentRoot(pcid.Roots):
+    """A flush left to a preempted vCPU syncs the root in use alone."""
+
+    async def sync_all(self, vcpu: VcpuState) -> None:
+        await self.sync(vcpu)
+
+
+def deferred(**overrides: Sequence[type]) -> World:
+    programs = (goes_on_in_b, leaves_a_flush)
+    features = ("pcid", "pv-flush")
+    return tiny(SPACES, *programs, setups=[warms], features=features, overrides=overrides)
+
+
+def test_a_flush_left_to_a_preempted_vcpu_is_about_every_pcid() -> None:
+    result = search(deferred(), reduce=True)
+    assert (result.complete, result.findings) == (True, ())
+    result = search(deferred(Roots=[SyncsCurrentRoot]), reduce=True)
+    assert [found.code for found in result.findings] == [CODE]
+
+
+async def flushes_b_elsewhere(cpu: Guest) -> None:
+    """If it moves before it flushes B, and back while it is in A."""
+    await flushes_b(cpu)
+    await cpu.load_pcid("A", 1, keeps=True)
+    await cpu.load(DATA)
+    await cpu.load_pcid("B", 2, keeps=True)
+    await cpu.load(DATA)
+
+
+class KeepsOtherPcids(vcpu_migration.RunLoop):
+    """A vCPU that arrives flushes the PCID in use alone."""
+
+    async def arrive(self, vcpu: vcpu_migration.Vcpu) -> None:
+        await flusher_of(vcpu.mmu).make_request(vcpu, TLB_FLUSH_CURRENT)
+
+
+def moving(**overrides: Sequence[type]) -> World:
+    programs, features = (flushes_b_elsewhere,), ("pcid", "vcpu-migration")
+    return tiny(SPACES, *programs, setups=[warms], features=features, pcpus=2, overrides=overrides)
+
+
+def test_a_vcpu_that_arrives_flushes_every_pcid() -> None:
+    result = search(moving(), reduce=True)
+    assert (result.complete, result.findings) == (True, ())
+    result = search(moving(RunLoop=[KeepsOtherPcids]), reduce=True)
+    assert [found.code for found in result.findings] == [CODE]
 
 
 # --- global pages ---

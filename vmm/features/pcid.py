@@ -43,13 +43,9 @@ from vmm.engine.ops import atomically, mark
 from vmm.features import Feature, unsync
 from vmm.features.mmu_reload import take_request
 from vmm.features.unsync import shadowing_of
-from vmm.hw import pcpu
-from vmm.hw import tlb as tlbs
 from vmm.hw.access import GeneralProtection
 from vmm.hw.control import CR3_KEEPS, PCID_MASK, is_cr3_refused
-from vmm.hw.events import Invpcid, InvpcidType, RegistersWritten, TlbFlush
-from vmm.hw.tlb import Tlb, tag_of
-from vmm.mmu import roots
+from vmm.hw.events import Invpcid, InvpcidType, RegistersWritten
 from vmm.mmu.api import NO_PAGE, NO_ROOT, Root
 from vmm.units import Gva
 from vmm.vcpu import control, guest
@@ -61,6 +57,7 @@ if TYPE_CHECKING:
     from vmm.engine.events import Event
     from vmm.engine.world import World
     from vmm.hw.paging import PagingRegisters
+    from vmm.hw.pcpu import Pcpu
     from vmm.mmu.api import VcpuState
     from vmm.mmu.mmu import ShadowMmu
 
@@ -93,16 +90,6 @@ class Kept(NamedTuple):
 NOTHING = Kept(-1, NO_ROOT)
 
 
-class Pcpu(pcpu.Pcpu):
-    """Can flush a part."""
-
-    async def flush_pcid(self, pcid: int) -> None:
-        """Drop the entries of one PCID."""
-        await self.drop_upper()
-        tag = tag_of(self.vpid, pcid)
-        await self.tlb.update(_drop_tag, tag, event=TlbFlush(self.number))
-
-
 class Vcpu(vcpus.Vcpu):
     """A vCPU that may turn PCIDs on, and keeps the root of the address space before."""
 
@@ -110,7 +97,7 @@ class Vcpu(vcpus.Vcpu):
         self,
         world: World,
         number: int,
-        pcpus: tuple[pcpu.Pcpu, ...],
+        pcpus: tuple[Pcpu, ...],
         mmu: ShadowMmu,
         registers: PagingRegisters,
     ) -> None:
@@ -122,7 +109,7 @@ class Vcpu(vcpus.Vcpu):
         self.roots = (self.root, self.kept)
 
 
-class Roots(roots.Roots):
+class Roots(unsync.Roots):
     """Keeps one root more than is in use."""
 
     async def made(
@@ -166,6 +153,11 @@ class Roots(roots.Roots):
             flusher = flusher_of(vcpu.mmu)
             await flusher.make_request(vcpu, MMU_SYNC)
             await flusher.make_request(vcpu, TLB_FLUSH_CURRENT)
+
+    async def sync_all(self, vcpu: VcpuState) -> None:
+        """The kept root too: by letting go of it, as its next load syncs it. KVM syncs it here."""
+        await super().sync_all(vcpu)
+        await self.forget_kept(with_pcids(vcpu))
 
     async def free(self, vcpu: VcpuState) -> None:
         """Let go of both roots."""
@@ -304,7 +296,6 @@ class Guest(guest.Guest):
 
 async def flush_current(vcpu: vcpus.Vcpu) -> None:
     """Flush what the processor caches under the PCID of the root that is loaded."""
-    assert isinstance(vcpu.pcpu, Pcpu)
     await vcpu.pcpu.flush_pcid((await vcpu.root).pcid)
 
 
@@ -332,10 +323,6 @@ def _less(count: int) -> tuple[int, None]:
     return count - 1, None
 
 
-def _drop_tag(tlb: Tlb, tag: int) -> tuple[Tlb, None]:
-    return tlbs.drop_tag(tlb, tag), None
-
-
 def _format_kept(kept: Kept) -> str:
     return "none" if kept == NOTHING else f"sp{kept.pages[0]} for cr3 {kept.cr3:#x}"
 
@@ -345,7 +332,6 @@ SPEC = Feature(
     source="KVM 1438921c6dc1 (4.20), 9f46c187e2e6; Intel SDM vol. 3, 4.10.1, 4.10.4.1",
     since="4.19",
     needs=("unsync",),
-    excludes=("pv-flush", "vcpu-migration"),
     locks={"mmu_lock": "held while a kept root is let go of"},
     requests={
         "TLB_FLUSH_CURRENT": "flush the PCID of the root that is loaded; made of itself by MOV CR3"

@@ -119,7 +119,7 @@ class RunLoop(unsync.RunLoop):
 
     async def flush_for_guest(self, vcpu: vcpus.Vcpu) -> None:
         """Do what the guest's own flush would do: follow its tables, then forget."""
-        await roots_of(vcpu.mmu).sync(vcpu)
+        await roots_of(vcpu.mmu).sync_all(vcpu)
         await vcpu.pcpu.flush()
 
 

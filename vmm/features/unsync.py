@@ -292,6 +292,10 @@ class Roots(roots.Roots):
                 async with self.mmu.lock:
                     await shadowing_of(self.mmu).sync_children(vcpu, page)
 
+    async def sync_all(self, vcpu: VcpuState) -> None:
+        """Sync all that a flush of all of the guest's address spaces is about."""
+        await self.sync(vcpu)
+
 
 class Flush(flush.Flush):
     """A vCPU that flushes for its guest syncs too."""

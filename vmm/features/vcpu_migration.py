@@ -132,6 +132,9 @@ class CurrentPcpu(hw_pcpu.Pcpu):
     async def flush(self) -> None:
         await (await self.here()).flush()
 
+    async def flush_pcid(self, pcid: int) -> None:
+        await (await self.here()).flush_pcid(pcid)
+
 
 class Vcpu(vcpus.Vcpu):
     """A vCPU that does not stay where it is."""

@@ -245,6 +245,11 @@ class Pcpu(ModelObject):
         await self.drop_upper()
         await self.tlb.set((), event=TlbFlush(self.number), serialising=True)
 
+    async def flush_pcid(self, pcid: int) -> None:
+        """Drop the entries of one PCID."""
+        await self.drop_upper()
+        await self.tlb.update(_drop_tag, tag_of(self.vpid, pcid), event=TlbFlush(self.number))
+
     async def drop_upper(self) -> None:
         """Drop what is cached of upper levels."""
         if self.caches is not None:
@@ -295,6 +300,10 @@ def _look(
 
 def _drop_page(tlb: Tlb, vpid: int, page: int) -> tuple[Tlb, None]:
     return tlbs.drop_page(tlb, vpid, page), None
+
+
+def _drop_tag(tlb: Tlb, tag: int) -> tuple[Tlb, None]:
+    return tlbs.drop_tag(tlb, tag), None
 
 
 def _drop_upper(caches: StructureCaches, vpid: int) -> tuple[StructureCaches, None]:
