@@ -31,7 +31,7 @@ from vmm.engine.world import World
 from vmm.hw.access import GeneralProtection, GuestFault
 from vmm.hw.events import Access, GiveBack
 from vmm.hw.layout import MODES
-from vmm.hw.pcpu import Irq
+from vmm.hw.pcpu import Ipi, Irq
 from vmm.machine import MachineConfig, build_world, features_of
 from vmm.mmu.api import EmulatedStore
 from vmm.mmu.emulator import EmulationFailed
@@ -110,11 +110,14 @@ def programs(acts: Sequence[Act], vcpus: int) -> Programs:
     return Programs(vcpus=dict.fromkeys(range(vcpus), guest), hosts={"host": host})
 
 
+LEAVING = (Irq.EXITING, Irq.OFF)
+
+
 class InTurns:
     """The picker that lets one act end before the next one begins.
 
     What the acting task waits for moves meanwhile: the hardware, and vCPUs that must leave the
-    guest, which are at the start of an instruction.
+    guest and take an IPI. Those are at the start of an instruction, and do not begin with it.
     """
 
     every_step = True
@@ -123,6 +126,7 @@ class InTurns:
         assert isinstance(world.model, Vm)
         self.world = world
         self.irqs = [vcpu.pcpu.irq.index for vcpu in world.model.vcpus]
+        self.ipis = [vcpu.pcpu.ipi.index for vcpu in world.model.vcpus]
         self.turns = [len(self.irqs) if act.cpu == HOST else act.cpu for act in acts]
         self.random = random
         self.at = 0
@@ -135,7 +139,12 @@ class InTurns:
             return turn
         vcpus = len(self.irqs)
         memory = self.world.live_memories[-1]
-        leaving = [n for n in enabled if n < vcpus and memory[self.irqs[n]] is not Irq.GUEST]
+        leaving = [
+            n
+            for n in enabled
+            if n < vcpus
+            and (memory[self.irqs[n]] in LEAVING or memory[self.ipis[n]] is Ipi.PENDING)
+        ]
         return ([n for n in enabled if n > vcpus] or leaving or enabled)[0]
 
     def branch(self, count: int) -> int:
