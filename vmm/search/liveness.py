@@ -21,8 +21,9 @@ steps are taken away, and the components of the rest are judged in the same way.
 
 Source: Lehmann, Pnueli, Stavi, Impartiality, Justice and Fairness (1981); Tarjan, Depth-First
 Search and Linear Graph Algorithms (1972); for what is taken away, Emerson, Lei, Modalities for
-Model Checking (1987). Linux has queued spinlocks on x86 since 2.6.25 (tickets) and 4.2 (qspinlock),
-queued readers and writers since 3.16, and mutexes that are handed over to who waits since 4.10.
+Model Checking (1987). Linux has had spinlocks with queues on x86 since 2.6.25 (tickets, 314cdbefd1)
+and 4.2 (qspinlock); queues of readers and writers since 3.16, and mutexes that are handed over to
+who waits since 4.10, are recalled.
 """
 
 from __future__ import annotations
