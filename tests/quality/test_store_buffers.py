@@ -16,10 +16,22 @@ from vmm.search.result import Result, Verdict
 QUICK = ("stale-gpte", "emulated-write-order", "notifier-retry", "tlb-shootdown")
 """Scenarios of some ten thousand states; store buffers triple what there is without."""
 
+FOUND_SOONER = {
+    "flush-then-clear": "request/lost",
+    "slots-lock-under-mmu-lock": "deadlock/stuck",
+}
+"""What shows a bug first where stores are late, if its file does not name it."""
+
 
 def buffered(loaded: LoadedScenario, *bugs: str) -> Experiment:
     params = {**loaded.scenario.small, "memory_model": "tso"}
     return prepare(loaded, params=params, bugs=bugs)
+
+
+def stays(loaded: LoadedScenario) -> bool:
+    """Whether no vCPU may leave its pCPU: others are refused with store buffers."""
+    machine = catalogue.small(loaded).machine
+    return machine is None or not machine.pcpus
 
 
 def slow_unless_quick(slug: str) -> tuple[pytest.MarkDecorator, ...]:
@@ -31,6 +43,7 @@ def slow_unless_quick(slug: str) -> tuple[pytest.MarkDecorator, ...]:
     [
         pytest.param(loaded, marks=slow_unless_quick(loaded.slug))
         for loaded in catalogue.searchable()
+        if stays(loaded)
     ],
     ids=catalogue.pair_id,
 )
@@ -45,13 +58,15 @@ def test_fixed_twin_is_exhausted_clean(loaded: LoadedScenario) -> None:
     [
         pytest.param(loaded, bug, marks=slow_unless_quick(loaded.slug))
         for loaded, bug in catalogue.shows()
+        if stays(loaded)
     ],
     ids=catalogue.pair_id,
 )
 def test_bug_is_found_with_a_code_it_names(loaded: LoadedScenario, bug: str) -> None:
     result = exhaustive.search(buffered(loaded, bug).world())
     assert result.verdict is Verdict.VIOLATED
-    assert result.findings[0].code in discover("vmm.bugs")[bug].SPEC.caught_by
+    named = discover("vmm.bugs")[bug].SPEC.caught_by
+    assert result.findings[0].code in (*named, FOUND_SOONER.get(bug))
 
 
 def test_recorded_guest_runs_through_store_buffers() -> None:
