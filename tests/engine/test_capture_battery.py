@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Generator, Hashable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NewType
 
 import pytest
@@ -21,10 +18,10 @@ import pytest
 from tests.engine import capture_programs, capture_tables
 from tests.engine.capture_oracle import Oracle, Program, op
 from tests.engine.capture_programs import GATE, REGISTRY, row
+from tests.processes import said_elsewhere
 from vmm.engine.capture import Remembered, capture
 from vmm.errors import CaptureRefused
 
-ROOT = Path(__file__).resolve().parents[2]
 INLINED = sys.version_info >= (3, 12)  # comprehensions run in the frame around them
 
 # --- comprehensions ---
@@ -321,12 +318,4 @@ def digest() -> str:
 
 def test_captures_are_the_same_in_every_process() -> None:
     program = f"import sys, {__name__} as battery; sys.stdout.write(battery.digest())"
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONHASHSEED": "1"},
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.stdout == digest()
+    assert said_elsewhere(program) == digest()

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +13,7 @@ import pytest
 import trio
 
 from tests.engine.pickers import Seeded
+from tests.processes import said_elsewhere
 from tests.search.random_worlds import random_world
 from tests.search.worlds import notifier_retry, two_locks
 from vmm.engine.cells import Cell
@@ -26,7 +24,6 @@ from vmm.engine.ops import fence, mark
 from vmm.engine.trace import Ending, Outcome
 from vmm.engine.world import World
 
-ROOT = Path(__file__).parents[2]
 LOOPS = ("asyncio", "trio")
 
 RUNNERS: dict[str, Callable[[Callable[[], Awaitable[Any]]], Any]] = {
@@ -91,15 +88,8 @@ def digests() -> list[str]:
 
 
 def test_same_trace_in_every_process() -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", DIGESTS],
-        env={**os.environ, "PYTHONHASHSEED": "1"},
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
     found = digests()
-    assert json.loads(said.stdout) == found
+    assert json.loads(said_elsewhere(DIGESTS)) == found
     assert len(set(found)) == len(found) // len(HOSTS)
 
 

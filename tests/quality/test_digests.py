@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 
 import pytest
 
 from tests import catalogue
+from tests.processes import said_elsewhere
 from vmm.engine.hosts import HOSTS, driver
 from vmm.engine.live import Run
 from vmm.scenario.experiment import prepare
@@ -23,6 +21,7 @@ SOME = 8
 
 PROGRAM = """
 from tests import catalogue
+from tests.processes import said_elsewhere
 from tests.quality.test_digests import digests
 print(*digests(catalogue.scenarios(), {seeds}, "direct"), sep="\\n")
 """
@@ -43,14 +42,8 @@ def digests(scenarios: Iterable[LoadedScenario], seeds: int, host: str) -> list[
 
 
 def _in_a_process(seeds: int, hash_seed: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(seeds=seeds)],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split("\n")[:-1]
+    said = said_elsewhere(PROGRAM.format(seeds=seeds), hash_seed=hash_seed)
+    return said.split("\n")[:-1]
 
 
 def _all_agree(some: Sequence[LoadedScenario], seeds: int, *hash_seeds: str) -> None:

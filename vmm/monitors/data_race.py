@@ -41,7 +41,7 @@ class DataRace(Monitor):
         found = [
             _race(cell, task, mine, other, bare(pending))
             for cell in mine.cells
-            if not cell.marked and cell.lock is None
+            if self.sees_access(cell)
             for other, pending in view.accesses(cell, but=task)
             if other.kind in PROGRAMS and _conflict(cell, mine, bare(pending))
         ]

@@ -99,11 +99,10 @@ def queue_of(op: Op | None) -> int | None:
 
 def awaited_locks(world: World, pending: Sequence[Op | None]) -> dict[int, int]:
     """By task: the lock that it waits for or is about to take. Who need not act does not wait."""
-    queues = {task.index: queue_of(pending[task.index]) for task in world.tasks}
     return {
         task.index: lock
-        for task in world.tasks
-        if (lock := queues[task.index]) is not None and task.kind is not TaskKind.OPTIONAL
+        for task, op in zip(world.tasks, pending, strict=True)
+        if task.kind is not TaskKind.OPTIONAL and (lock := queue_of(op)) is not None
     }
 
 
@@ -127,9 +126,10 @@ def lasso(
         for inside in _parts(judged.pop()):
             start = min(inside)
             sooner = (first is None or start < first) and (lost is None or lost[start])
-            if not sooner or not _is_fair(inside, enabled):
+            stepping = _stepping(inside)
+            if not sooner or not _is_fair(inside, enabled, stepping):
                 continue
-            rest = _without_overtaking(start, inside, queues)
+            rest = _without_overtaking(start, inside, queues, stepping)
             if rest is inside:
                 first, within = start, inside
             else:
@@ -145,12 +145,12 @@ def _parts(ways: Ways) -> Iterator[Ways]:
         yield {state: [way for way in ways[state] if way.target in part] for state in part}
 
 
-def _is_fair(inside: Ways, enabled: Mapping[int, int]) -> bool:
-    """Whether every task that can always step in a component does so somewhere."""
+def _is_fair(inside: Ways, enabled: Mapping[int, int], stepping: int) -> bool:
+    """Whether every task that can always step in a component is among those that do."""
     always = -1
     for state in inside:
         always &= enabled[state]
-    return not always & ~_stepping(inside)
+    return not always & ~stepping
 
 
 def _stepping(inside: Ways) -> int:
@@ -162,13 +162,12 @@ def _stepping(inside: Ways) -> int:
     return stepping
 
 
-def _without_overtaking(start: int, inside: Ways, queues: Queues) -> Ways:
+def _without_overtaking(start: int, inside: Ways, queues: Queues, stepping: int) -> Ways:
     """A component without steps that take a lock for which a task waits that never steps in it.
 
     As that one never steps, it waits for the same lock in all states. The very component if there
     is no such step.
     """
-    stepping = _stepping(inside)
     awaited = [lock for task, lock in queues.awaited(start).items() if not stepping >> task & 1]
     edges = dict.fromkeys([way.edge for out in inside.values() for way in out])
     overtaking = {edge: None for edge in edges if any(x in awaited for x in queues.taken(edge))}
